@@ -1,0 +1,160 @@
+//! The machine, in two halves: [`Look`] reads it, [`Act`] changes it.
+//!
+//! This is the only folder that spawns programs, writes files or talks netlink. A backend is handed a `&dyn Look`
+//! and so cannot change anything; only the executor ([`crate::engine`]) holds an [`Act`].
+//!
+//! Belongs here: how a thing is read or done, safely. Does not: what should be done, or why.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    error::{Error, Result},
+    plan,
+};
+
+/// A file as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSeen {
+    /// The whole content.
+    pub content: Arc<[u8]>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Whether the path itself is a symbolic link (the content is that of its target).
+    pub symlink: bool,
+}
+
+/// What a program answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The exit status; `None` if a signal ended it.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Whether the program ended with status 0. Many tools do without having done anything: judge by the state.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.status == Some(0)
+    }
+
+    /// The first line of standard error that says something, for messages.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        let text = String::from_utf8_lossy(&self.stderr);
+        text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it gave no reason").to_owned()
+    }
+}
+
+/// Reading the machine. Nothing behind this trait changes it.
+pub trait Look {
+    /// A file's content and attributes; `None` where there is no file.
+    ///
+    /// # Errors
+    /// `io` when there is something that can't be read: a folder, or for lack of permission.
+    fn file(&self, path: &Path) -> Result<Option<FileSeen>>;
+
+    /// The names in a folder, sorted; none where there is no folder.
+    ///
+    /// # Errors
+    /// `io` when it can't be read.
+    fn folder(&self, path: &Path) -> Result<Vec<String>>;
+
+    /// Whether anything exists at the path (following symbolic links).
+    fn exists(&self, path: &Path) -> bool;
+
+    /// Where a program is, looked for in the system's folders, never in the caller's PATH.
+    fn program(&self, name: &str) -> Option<PathBuf>;
+
+    /// Runs a program that only looks. Which ones those are is decided in [`look_only`], not by the caller.
+    ///
+    /// # Errors
+    /// `internal` for a command that is not known to be look-only, `program` if it can't be started or is too slow.
+    /// A non-zero exit status is not an error here.
+    fn run(&self, argv: &[&str], timeout: Duration) -> Result<Output>;
+
+    /// Several look-only programs at once; the answers come in the order of the questions.
+    fn run_all(&self, commands: &[Vec<&str>], timeout: Duration) -> Vec<Result<Output>> {
+        commands.iter().map(|argv| self.run(argv, timeout)).collect()
+    }
+
+    /// Whether this process holds CAP_NET_ADMIN in its user namespace.
+    fn may_administer(&self) -> bool;
+}
+
+/// Changing the machine: one method for each kind of [`plan::Step`], and the tests that go before.
+pub trait Act: Look {
+    /// Replaces a file. See [`plan::Write`].
+    ///
+    /// # Errors
+    /// `file-refused` if it is not what was looked at or a symbolic link stands in place of a file of ours, `io`.
+    fn write(&self, write: &plan::Write) -> Result<()>;
+
+    /// Removes a file. See [`plan::Remove`].
+    ///
+    /// # Errors
+    /// `file-refused` if it is not what was looked at, `io`.
+    fn remove(&self, remove: &plan::Remove) -> Result<()>;
+
+    /// Makes a folder and its parents, mode 0755.
+    ///
+    /// # Errors
+    /// `io`.
+    fn mkdir(&self, path: &Path) -> Result<()>;
+
+    /// Removes a folder if it is empty; an absent or non-empty one is not an error.
+    ///
+    /// # Errors
+    /// `io`.
+    fn rmdir(&self, path: &Path) -> Result<()>;
+
+    /// Runs a program that changes something.
+    ///
+    /// # Errors
+    /// `program` if it can't be started, is too slow, or ends with another status than 0.
+    fn execute(&self, run: &plan::Run) -> Result<Output>;
+
+    /// Sends one netlink transaction.
+    ///
+    /// # Errors
+    /// `race-lost` if the rule set is of another generation by now, `netlink` with the kernel's reason.
+    fn nft(&self, batch: &crate::nft::NftBatch) -> Result<()>;
+
+    /// Takes one of the tool's own locks; it is released when the guard is dropped.
+    ///
+    /// # Errors
+    /// `race-lost` if the tool holds it for longer than ten seconds.
+    fn lock(&self, on: &plan::LockOn) -> Result<Box<dyn Guard>>;
+
+    /// Loads nft scripts one after the other in a fresh network namespace and hands a look at it to `judge`.
+    ///
+    /// # Errors
+    /// `load-test` with nft's words if a script doesn't load; `no-privilege` where no namespace can be made;
+    /// whatever `judge` says.
+    fn rehearse(&self, scripts: &[Arc<[u8]>], judge: &dyn Fn(&dyn Look) -> Result<()>) -> Result<()>;
+}
+
+/// Holds something until it is dropped.
+pub trait Guard {}
+
+/// A helper for [`Look`] implementations and backends: the text of a file that must be UTF-8.
+///
+/// # Errors
+/// `tool-config` if it isn't.
+pub fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        Error::new(
+            crate::error::ErrorKind::ToolConfig,
+            format!("{} is not UTF-8 text (byte {})", path.display(), e.valid_up_to()),
+        )
+    })
+}
