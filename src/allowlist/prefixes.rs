@@ -140,15 +140,39 @@ impl Prefixes {
         self.covers(&IpNet::from(address))
     }
 
-    /// How much address space one family covers: addresses for IPv4, /64 networks for IPv6.
-    ///
-    /// A prefix longer than /64 counts as one whole /64, which is exact enough for "how much of it is gone".
+    /// How many addresses one family covers; `u128::MAX` stands for "all of IPv6".
     #[must_use]
     pub fn space(&self, family: Family) -> u128 {
-        match family {
-            Family::V4 => self.v4.iter().map(|n| 1_u128 << (32 - n.prefix_len())).sum(),
-            Family::V6 => self.v6.iter().map(|n| 1_u128 << 64_u8.saturating_sub(n.prefix_len())).sum(),
+        self.ranges(family).fold(0, |sum: u128, (first, last)| sum.saturating_add((last - first).saturating_add(1)))
+    }
+
+    /// How many addresses of one family lie both here and in `other`.
+    #[must_use]
+    pub fn shared_space(&self, other: &Self, family: Family) -> u128 {
+        let (mut a, mut b) = (self.ranges(family).peekable(), other.ranges(family).peekable());
+        let mut sum = 0_u128;
+        while let (Some(&(a_first, a_last)), Some(&(b_first, b_last))) = (a.peek(), b.peek()) {
+            let (first, last) = (a_first.max(b_first), a_last.min(b_last));
+            if first <= last {
+                sum = sum.saturating_add((last - first).saturating_add(1));
+            }
+            if a_last <= b_last {
+                a.next()
+            } else {
+                b.next()
+            };
         }
+        sum
+    }
+
+    /// First and last address of each prefix, as numbers, ascending.
+    fn ranges(&self, family: Family) -> impl Iterator<Item = (u128, u128)> + '_ {
+        let (v4, v6): (&[_], &[_]) = match family {
+            Family::V4 => (&self.v4, &[]),
+            Family::V6 => (&[], &self.v6),
+        };
+        let v4 = v4.iter().map(|n| (u128::from(u32::from(n.network())), u128::from(u32::from(n.broadcast()))));
+        v4.chain(v6.iter().map(|n| (u128::from(n.network()), u128::from(n.broadcast()))))
     }
 }
 
@@ -224,7 +248,16 @@ mod tests {
         assert!(!p.contains("104.24.0.0".parse().unwrap()));
         assert!(!p.covers(&"104.16.0.0/12".parse().unwrap()));
         assert_eq!(p.space(Family::V4), 1 << 19);
-        assert_eq!(p.space(Family::V6), 1 << 32);
-        assert_eq!(set(&["::/0"]).space(Family::V6), 1 << 64);
+        assert_eq!(p.space(Family::V6), 1 << 96);
+        assert_eq!(set(&["::/0"]).space(Family::V6), u128::MAX);
+    }
+
+    #[test]
+    fn shared_space_counts_each_address_once() {
+        let old = set(&["104.16.0.0/12", "131.0.72.0/22"]);
+        let new = set(&["104.16.0.0/13", "104.24.0.0/14", "10.0.0.0/8"]);
+        assert_eq!(old.shared_space(&new, Family::V4), (1 << 19) + (1 << 18));
+        assert_eq!(new.shared_space(&old, Family::V4), (1 << 19) + (1 << 18));
+        assert_eq!(old.shared_space(&new, Family::V6), 0);
     }
 }
