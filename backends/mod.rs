@@ -13,7 +13,11 @@
 //! Syncing is `steps(seen, target(wanted, seen))`, removing is `steps(seen, Owned::default())`, undoing is
 //! `steps(seen now, owned before)`, verifying is "steps is empty". There is no fifth thing.
 
+mod erased;
+
 use std::{fmt::Debug, sync::Arc};
+
+pub use erased::{AnyBackend, AnySeen, Goal};
 
 use crate::{
     allowlist::Prefixes,
@@ -142,6 +146,9 @@ pub trait Backend: Sync {
     fn warnings(&self, _seen: &Self::Seen) -> Vec<Warning> {
         Vec::new()
     }
+
+    /// The prefixes that are open by what is ours, so that a lost state removes nothing.
+    fn held(&self, seen: &Self::Seen) -> Prefixes;
 
     /// How thoroughly the look compared.
     fn verified(&self, _seen: &Self::Seen) -> Verified {

@@ -11,6 +11,14 @@ use std::{
     time::Duration,
 };
 
+mod files;
+pub mod look_only;
+mod machine;
+mod spawn;
+
+pub use files::replace_own;
+pub use machine::Machine;
+
 use crate::{
     error::{Error, Result},
     plan,

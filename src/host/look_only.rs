@@ -1,0 +1,49 @@
+//! The programs that may be run to look, and with which arguments. Whatever is not listed here is refused, so that a
+//! backend can't change the machine by way of [`super::Look::run`].
+//!
+//! Belongs here: the list, with the reason where a look is not as innocent as it seems. Does not: running anything.
+
+/// Whether the command is known to change nothing.
+#[must_use]
+pub fn is_look_only(argv: &[&str]) -> bool {
+    let Some((program, args)) = argv.split_first() else { return false };
+    let name = program.rsplit('/').next().unwrap_or(program);
+    match name {
+        // Prints rules; -f writes a file, -M loads a module. Legacy with -t creates the table by looking.
+        "iptables-save" | "ip6tables-save" | "iptables-nft-save" | "ip6tables-nft-save" => {
+            args.is_empty() || args == ["-t", "filter"]
+        }
+        "iptables-legacy-save" | "ip6tables-legacy-save" => args.is_empty(),
+        "iptables" | "ip6tables" | "nft" | "ipset" if args == ["--version"] => true,
+        // `-file` would write.
+        "ipset" => {
+            matches!(args, ["save", set] | ["list", "-t", set] if !set.starts_with('-')) || args == ["list", "-n"]
+        }
+        "nft" => matches!(args, ["-j", "list", "ruleset"]),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_look_only;
+
+    #[test]
+    fn looking_is_allowed_and_nothing_else() {
+        assert!(is_look_only(&["/usr/sbin/iptables-nft-save", "-t", "filter"]));
+        assert!(is_look_only(&["ipset", "save", "edgeallow4"]));
+        assert!(is_look_only(&["iptables", "--version"]));
+        for refused in [
+            &["iptables-legacy-save", "-t", "filter"][..],
+            &["iptables-save", "-f", "/etc/passwd"],
+            &["ipset", "save", "-file"],
+            &["ipset", "destroy", "x"],
+            &["iptables", "-F"],
+            &["nft", "-f", "-"],
+            &["sh", "-c", "true"],
+            &[],
+        ] {
+            assert!(!is_look_only(refused), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The real machine behind [`Look`] and [`Act`].
+
+use std::{
+    cell::OnceCell,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{Act, FileSeen, Guard, Look, Output, files, look_only::is_look_only, spawn};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    plan,
+};
+
+/// How long a tool's own lock is waited for.
+const TOOL_LOCK: Duration = Duration::from_secs(10);
+
+/// This machine, or the throwaway network namespace that the calling thread lives in.
+#[derive(Default)]
+pub struct Machine {
+    runtime: OnceCell<tokio::runtime::Runtime>,
+}
+
+impl Machine {
+    /// Nothing is read or started before it is asked for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn spawn(&self, commands: &[(Vec<&str>, Option<&[u8]>)], limit: Duration) -> Vec<Result<Output>> {
+        let runtime = match self.runtime.get() {
+            Some(runtime) => runtime,
+            None => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => self.runtime.get_or_init(|| runtime),
+                Err(e) => {
+                    let failed = Error::new(ErrorKind::Internal, format!("cannot wait for programs: {e}"));
+                    return commands.iter().map(|_| Err(failed.clone())).collect();
+                }
+            },
+        };
+        spawn::run(runtime, commands, limit)
+    }
+
+    fn one(&self, argv: Vec<&str>, stdin: Option<&[u8]>, limit: Duration) -> Result<Output> {
+        // `spawn` answers each command.
+        self.spawn(&[(argv, stdin)], limit).pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "no answer")))
+    }
+}
+
+impl Look for Machine {
+    fn file(&self, path: &Path) -> Result<Option<FileSeen>> {
+        files::read(path)
+    }
+
+    fn folder(&self, path: &Path) -> Result<Vec<String>> {
+        files::names(path)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn program(&self, name: &str) -> Option<PathBuf> {
+        spawn::find(name)
+    }
+
+    fn run(&self, argv: &[&str], timeout: Duration) -> Result<Output> {
+        self.run_all(&[argv.to_vec()], timeout)
+            .pop()
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "no answer")))
+    }
+
+    fn run_all(&self, commands: &[Vec<&str>], timeout: Duration) -> Vec<Result<Output>> {
+        if let Some(argv) = commands.iter().find(|argv| !is_look_only(argv)) {
+            let refused = Error::new(ErrorKind::Internal, format!("`{}` is not known to be look-only", argv.join(" ")));
+            return commands.iter().map(|_| Err(refused.clone())).collect();
+        }
+        let commands: Vec<_> = commands.iter().map(|argv| (argv.clone(), None)).collect();
+        self.spawn(&commands, timeout)
+    }
+
+    fn may_administer(&self) -> bool {
+        rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(rustix::thread::CapabilitySet::NET_ADMIN))
+    }
+}
+
+impl Act for Machine {
+    fn write(&self, write: &plan::Write) -> Result<()> {
+        files::write(write)
+    }
+
+    fn remove(&self, remove: &plan::Remove) -> Result<()> {
+        files::remove(remove)
+    }
+
+    fn mkdir(&self, path: &Path) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path)
+            .map_err(|e| Error::io(ErrorKind::Io, "make the folder", path, &e))
+    }
+
+    fn rmdir(&self, path: &Path) -> Result<()> {
+        match fs::remove_dir(path) {
+            Ok(()) => Ok(()),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {
+                Ok(())
+            }
+            Err(e) => Err(Error::io(ErrorKind::Io, "remove the folder", path, &e)),
+        }
+    }
+
+    fn execute(&self, run: &plan::Run) -> Result<Output> {
+        let argv = run.argv.iter().map(String::as_str).collect();
+        let output = self.one(argv, run.stdin.as_deref(), run.timeout)?;
+        if output.ok() {
+            return Ok(output);
+        }
+        let how =
+            output.status.map_or_else(|| "was ended by a signal".to_owned(), |s| format!("failed with status {s}"));
+        Err(Error::new(ErrorKind::Program, format!("`{run}` {how}: {}", output.complaint())))
+    }
+
+    fn nft(&self, _batch: &crate::nft::NftBatch) -> Result<()> {
+        Err(Error::new(ErrorKind::Netlink, "netlink is not wired yet"))
+    }
+
+    fn lock(&self, on: &plan::LockOn) -> Result<Box<dyn Guard>> {
+        lock(on, TOOL_LOCK)
+    }
+
+    fn rehearse(&self, _scripts: &[std::sync::Arc<[u8]>], _judge: &dyn Fn(&dyn Look) -> Result<()>) -> Result<()> {
+        Err(Error::new(ErrorKind::Netlink, "netlink is not wired yet"))
+    }
+}
+
+struct Held(#[allow(dead_code, reason = "held for its Drop, which releases the lock")] fs::File);
+impl Guard for Held {}
+
+fn lock(on: &plan::LockOn, limit: Duration) -> Result<Box<dyn Guard>> {
+    use rustix::fs::FlockOperation::NonBlockingLockExclusive as Exclusive;
+    let (path, create) = match on {
+        plan::LockOn::Flock(path) => (path, false),
+        plan::LockOn::Posix(path) => (path, true),
+    };
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .open(path)
+        .map_err(|e| Error::io(ErrorKind::Io, "open the lock", path, &e))?;
+    let start = Instant::now();
+    loop {
+        let tried = match on {
+            plan::LockOn::Flock(_) => rustix::fs::flock(&file, Exclusive),
+            plan::LockOn::Posix(_) => rustix::fs::fcntl_lock(&file, Exclusive),
+        };
+        match tried {
+            Ok(()) => return Ok(Box::new(Held(file))),
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::ACCESS) if start.elapsed() < limit => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::ACCESS) => {
+                return Err(Error::new(
+                    ErrorKind::RaceLost,
+                    format!("another program has held {} for {} s", path.display(), limit.as_secs()),
+                )
+                .hint(format!("see who with `fuser {}`", path.display())));
+            }
+            Err(e) => return Err(Error::io(ErrorKind::Io, "lock", path, &e.into())),
+        }
+    }
+}

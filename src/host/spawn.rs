@@ -1,0 +1,96 @@
+//! Programs: found in the system's folders, started with a clean environment and a time limit.
+//!
+//! Belongs here: how a program is found, started, fed and timed. Does not: which ones.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::Output;
+use crate::error::{Error, ErrorKind, Result, io_reason};
+
+/// Where programs are looked for: the caller's PATH is not to be trusted with root's firewall.
+const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+pub(super) fn find(name: &str) -> Option<PathBuf> {
+    let executable = |p: &PathBuf| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(executable);
+    }
+    FOLDERS.iter().map(|f| Path::new(f).join(name)).find(executable)
+}
+
+/// Runs programs side by side; the answers come in the order of the questions.
+pub(super) fn run(
+    runtime: &tokio::runtime::Runtime,
+    commands: &[(Vec<&str>, Option<&[u8]>)],
+    limit: Duration,
+) -> Vec<Result<Output>> {
+    runtime.block_on(async {
+        // All are started before the first is waited for, so they take as long as the slowest one.
+        let started: Vec<_> =
+            commands.iter().map(|(argv, stdin)| (argv[0], start(argv, stdin.is_some()), *stdin)).collect();
+        let mut answers = Vec::with_capacity(started.len());
+        for (name, child, stdin) in started {
+            answers.push(match child {
+                Ok(child) => finish(name, child, stdin, limit).await,
+                Err(e) => Err(e),
+            });
+        }
+        answers
+    })
+}
+
+#[allow(clippy::disallowed_methods)] // this is the one place
+fn start(argv: &[&str], fed: bool) -> Result<Child> {
+    let name = argv[0];
+    let program = find(name).ok_or_else(|| {
+        Error::new(ErrorKind::Program, format!("there is no program {name} in {}", FOLDERS.join(":")))
+            .hint(format!("install the package that brings {name}"))
+    })?;
+    Command::new(&program)
+        .args(&argv[1..])
+        .env_clear()
+        .env("PATH", FOLDERS.join(":"))
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(if fed { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| Error::new(ErrorKind::Program, format!("cannot start {}: {}", program.display(), io_reason(&e))))
+}
+
+async fn finish(name: &str, mut child: Child, stdin: Option<&[u8]>, limit: Duration) -> Result<Output> {
+    let pipe = child.stdin.take();
+    let feed = async move {
+        if let (Some(mut pipe), Some(text)) = (pipe, stdin) {
+            // A program that stops reading says why by its exit status and on stderr.
+            let _ = pipe.write_all(text).await;
+            let _ = pipe.shutdown().await;
+        }
+    };
+    let (_, done) = match timeout(limit, async { tokio::join!(feed, child.wait_with_output()) }).await {
+        Ok(done) => done,
+        Err(_) => {
+            return Err(Error::new(
+                ErrorKind::Program,
+                format!("{name} did not finish within {} s and was ended", limit.as_secs()),
+            )
+            .hint("something may be holding its lock; look with `ps`"));
+        }
+    };
+    let done =
+        done.map_err(|e| Error::new(ErrorKind::Program, format!("cannot wait for {name}: {}", io_reason(&e))))?;
+    Ok(Output { status: done.status.code(), stdout: done.stdout, stderr: done.stderr })
+}
