@@ -1,0 +1,264 @@
+//! Brings one backend to a goal: look, plan, act, look again; undo what can't be confirmed.
+
+use std::sync::Arc;
+
+use super::{fault, marks::Marks};
+use crate::{
+    allowlist::Prefixes,
+    backends::{AnyBackend, AnySeen, Context, Goal, Verified, Warning},
+    error::{Error, ErrorKind, Result},
+    host::Act,
+    plan::{Check, Plan, Step},
+};
+
+/// How often a lost race is run again from the look.
+const ATTEMPTS: u32 = 3;
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// There was nothing to do.
+    InSync,
+    /// There would be something to do; nothing was done.
+    Planned,
+    /// Done, and confirmed by a second look.
+    Applied,
+    /// It failed, and the machine is as it was.
+    Undone(Error),
+    /// It failed before anything was changed, or the way back failed too (then the message says so).
+    Failed(Error),
+}
+
+/// What became of one backend.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// What was planned at the first look.
+    pub plan: Plan,
+    /// What the operator should know, from the last look.
+    pub warnings: Vec<Warning>,
+    /// How thoroughly the last look compared.
+    pub verified: Verified,
+    /// Stored, but live only when the tool is next started: the reason.
+    pub pending: Option<String>,
+}
+
+impl Outcome {
+    fn failed(error: Error) -> Self {
+        Self {
+            end: End::Failed(error),
+            plan: Plan::default(),
+            warnings: vec![],
+            verified: Verified::Full,
+            pending: None,
+        }
+    }
+
+    fn after(seen: &dyn AnySeen, end: End, plan: Plan) -> Self {
+        Self { end, plan, warnings: seen.warnings(), verified: seen.verified(), pending: seen.pending() }
+    }
+}
+
+/// Looks and plans, and does nothing: a dry run, and `status`.
+pub fn preview(backend: &dyn AnyBackend, cx: &Context<'_>, goal: Goal<'_>) -> Outcome {
+    match look_and_plan(backend, cx, goal) {
+        Err(e) => Outcome::failed(e),
+        Ok((seen, plan)) => {
+            let end = if plan.is_empty() { End::InSync } else { End::Planned };
+            Outcome::after(&*seen, end, plan)
+        }
+    }
+}
+
+fn look_and_plan<'b>(
+    backend: &'b dyn AnyBackend,
+    cx: &Context<'_>,
+    goal: Goal<'_>,
+) -> Result<(Box<dyn AnySeen + 'b>, Plan)> {
+    let seen = backend.look(cx)?;
+    let plan = seen.plan(goal)?;
+    Ok((seen, plan))
+}
+
+/// Everything one application needs.
+pub struct Job<'a> {
+    /// The machine, to change.
+    pub host: &'a dyn Act,
+    /// The backend.
+    pub backend: &'a dyn AnyBackend,
+    /// What it may know.
+    pub cx: Context<'a>,
+    /// What it will hold if all goes well, for the second look at big sets.
+    pub will_hold: Option<Arc<Prefixes>>,
+    /// Where it is marked that a change is under way.
+    pub marks: &'a Marks,
+}
+
+impl Job<'_> {
+    /// Brings the backend to the goal.
+    #[must_use]
+    pub fn apply(&self, goal: Goal<'_>) -> Outcome {
+        let name = self.backend.meta().name;
+        let cut_off = self.marks.is_set(name);
+        let (seen, plan) = match look_and_plan(self.backend, &self.cx, goal) {
+            Ok(both) => both,
+            Err(e) => return Outcome::failed(e),
+        };
+        if plan.is_empty() {
+            // Everything is in its place, but after a crash the tool may never have read it.
+            let done = if cut_off { self.finish_activation(&plan) } else { Ok(()) };
+            return Outcome::after(&*seen, done.map_or_else(End::Failed, |()| End::InSync), plan);
+        }
+        let mark = !plan.activate.is_empty() || self.large();
+        if mark && let Err(e) = self.marks.set(name) {
+            return Outcome::after(&*seen, End::Failed(e), plan);
+        }
+        let outcome = self.attempts(goal, &*seen.owned(), plan);
+        let settled = matches!(outcome.end, End::Applied | End::Undone(_));
+        if (mark || cut_off)
+            && settled
+            && let Err(e) = self.marks.clear(name)
+        {
+            tracing::warn!("{e}");
+        }
+        outcome
+    }
+
+    fn large(&self) -> bool {
+        self.will_hold.as_ref().is_some_and(|p| p.len() > self.cx.full_check)
+    }
+
+    fn finish_activation(&self, plan: &Plan) -> Result<()> {
+        tracing::warn!("an earlier run was cut off; {} is made to read its files again", self.backend.meta().name);
+        plan.activate.iter().try_for_each(|step| self.step(step))?;
+        self.marks.clear(self.backend.meta().name)
+    }
+
+    fn attempts(&self, goal: Goal<'_>, before: &dyn std::any::Any, first: Plan) -> Outcome {
+        let mut plan = first.clone();
+        let mut attempt = 1;
+        let error = loop {
+            tracing::info!(backend = self.backend.meta().name, changes = plan.changes.len(), attempt, "applying");
+            match self.run(&plan, Some(goal)).and_then(|()| self.confirm(goal)) {
+                Ok(seen) => return Outcome::after(&*seen, End::Applied, first),
+                Err(e) if e.kind == ErrorKind::RaceLost && attempt < ATTEMPTS => {
+                    tracing::warn!("{e}; looking again");
+                    attempt += 1;
+                    match self.backend.look(&self.cx).and_then(|seen| seen.plan(goal)) {
+                        Ok(again) => plan = again,
+                        Err(e) => break e,
+                    }
+                }
+                Err(e) => break e,
+            }
+        };
+        self.undo(before, error, first)
+    }
+
+    /// The second look: confirmed means that there is nothing left to plan.
+    fn confirm(&self, goal: Goal<'_>) -> Result<Box<dyn AnySeen + '_>> {
+        let cx = Context { applied: self.will_hold.clone(), ..self.cx.clone() };
+        let seen = self.backend.look(&cx)?;
+        let left = seen.plan(goal)?;
+        match left.changes.first() {
+            None => Ok(seen),
+            Some(change) => Err(Error::new(
+                ErrorKind::Unconfirmed,
+                format!("all steps succeeded, and yet a second look finds: {} ({})", change.why, change.step),
+            )
+            .hint("something else changes this firewall at the same time, or ignores what it is told")),
+        }
+    }
+
+    /// Back to what was ours at the first look, by the same machinery.
+    fn undo(&self, before: &dyn std::any::Any, error: Error, first: Plan) -> Outcome {
+        let goal = Goal::Back(before);
+        let mut changed = false;
+        for attempt in 1..=ATTEMPTS {
+            let tried = self.backend.look(&self.cx).and_then(|seen| {
+                let plan = Plan { checks: vec![], ..seen.plan(goal)? };
+                if plan.is_empty() {
+                    return Ok(seen);
+                }
+                changed = true;
+                self.run(&plan, None)?;
+                let again = self.backend.look(&self.cx)?;
+                match again.plan(goal)?.is_empty() {
+                    true => Ok(again),
+                    false => Err(Error::new(ErrorKind::RaceLost, "what was undone doesn't stay undone")),
+                }
+            });
+            match tried {
+                Ok(seen) => {
+                    // A second look that finds something else is "applied but not confirmed", even if it is found
+                    // that in the end there was nothing to take back.
+                    let undone = changed || error.kind == ErrorKind::Unconfirmed;
+                    let end = if undone { End::Undone(error) } else { End::Failed(error) };
+                    return Outcome::after(&*seen, end, first);
+                }
+                Err(e) if e.kind == ErrorKind::RaceLost && attempt < ATTEMPTS => {}
+                Err(e) => {
+                    let both = format!("{error}; and undoing it failed too: {e}");
+                    let hint = "look at `edgeallow status`; the next `edgeallow sync` tries again from what it finds";
+                    return Outcome {
+                        plan: first,
+                        ..Outcome::failed(Error::new(ErrorKind::UndoFailed, both).hint(hint))
+                    };
+                }
+            }
+        }
+        // The loop returns in its last round: nothing but RaceLost goes on, and that not at the last attempt.
+        Outcome { plan: first, ..Outcome::failed(error) }
+    }
+
+    /// Carries a plan out: locks, checks, changes, activation.
+    fn run(&self, plan: &Plan, goal: Option<Goal<'_>>) -> Result<()> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let mut held = Vec::with_capacity(plan.locks.len());
+        for lock in &plan.locks {
+            held.push(self.host.lock(lock)?);
+        }
+        for check in &plan.checks {
+            self.check(check, goal)?;
+        }
+        fault::boundary()?;
+        for change in &plan.changes {
+            tracing::debug!(why = change.why, "{}", change.step);
+            self.step(&change.step)?;
+            fault::boundary()?;
+        }
+        for step in &plan.activate {
+            tracing::debug!("{step}");
+            self.step(step)?;
+            fault::boundary()?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, check: &Check, goal: Option<Goal<'_>>) -> Result<()> {
+        match check {
+            Check::NftRehearsal { scripts, .. } => self.host.rehearse(scripts, &|look| {
+                let Some(goal) = goal else { return Ok(()) };
+                let there = Context { host: look, deep: true, ..self.cx.clone() };
+                self.backend.look(&self.cx)?.judge(&there, goal)
+            }),
+            Check::Succeeds { what, run } => self.host.execute(run).map(drop).map_err(|e| {
+                Error::new(ErrorKind::ToolConfig, format!("{what}: {e}")).hint("mend that first; nothing was changed")
+            }),
+        }
+    }
+
+    fn step(&self, step: &Step) -> Result<()> {
+        match step {
+            Step::Write(w) => self.host.write(w),
+            Step::Remove(r) => self.host.remove(r),
+            Step::Mkdir(p) => self.host.mkdir(p),
+            Step::Rmdir(p) => self.host.rmdir(p),
+            Step::Run(r) => self.host.execute(r).map(drop),
+            Step::Nft(b) => self.host.nft(b),
+        }
+    }
+}

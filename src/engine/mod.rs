@@ -1,0 +1,10 @@
+//! The one executor: lock, look, plan, act, look again, undo, remember.
+//!
+//! Belongs here: the order of things, and what happens when one of them fails. Does not: what a backend wants
+//! ([`crate::backends`]), how the machine is changed ([`crate::host`]), what is printed ([`crate::report`]).
+
+pub mod apply;
+mod fault;
+pub mod lock;
+pub mod marks;
+pub mod state;
