@@ -3,6 +3,7 @@
 pub mod allowlist;
 #[path = "../backends/mod.rs"]
 pub mod backends;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod host;

@@ -1,0 +1,375 @@
+//! One run from the list to the report: what `sync`, `status` and `remove` have in common.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    acquire::{Acquired, acquire},
+    apply::{End, Job, Outcome, preview},
+    lock,
+    marks::Marks,
+    select::{Asked, Selection, select},
+    state::{Applied, Event, Loaded, State, Store, StoredList, applied_prefixes},
+};
+use crate::{
+    allowlist::{
+        Prefixes,
+        removal::{Patience, Settled, settle},
+    },
+    backends::{AnyBackend, Context, Goal, Warning},
+    config::Config,
+    error::{Error, Exit, Result},
+    host::Act,
+    plan::Desired,
+    report::{BackendReport, BackendState, ListReport, Report, SourceReport},
+};
+
+/// What a run works with.
+pub struct Session<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The machine.
+    pub host: &'a dyn Act,
+    /// Every backend there is.
+    pub backends: &'a [Box<dyn AnyBackend>],
+    /// What is remembered.
+    pub store: Store,
+    /// Now; given, so that a test can say what time it is.
+    pub now: Timestamp,
+    /// Never open a network connection.
+    pub offline: bool,
+    /// How long another run is waited for.
+    pub lock_timeout: std::time::Duration,
+    /// Told what is going on.
+    pub progress: &'a dyn Fn(&str),
+}
+
+/// What the operator said on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Compare element by element whatever the size.
+    pub deep: bool,
+    /// Only these backends.
+    pub backends: Vec<String>,
+    /// Lists in files, instead of Cloudflare's.
+    pub lists: Vec<std::path::PathBuf>,
+    /// Believe a list however much is gone.
+    pub allow_shrink: bool,
+    /// Don't wait before removing what vanished.
+    pub remove_now: bool,
+}
+
+impl Session<'_> {
+    /// Makes every chosen backend hold the list. `command` is `sync` or `status`.
+    #[must_use]
+    pub fn sync(&self, command: &'static str, options: &Options) -> Report {
+        let mut report = blank(command, options.dry_run);
+        if let Err(e) = self.try_sync(options, &mut report) {
+            report.exit = report.exit.worst(e.kind.exit());
+            report.error = Some((&e).into());
+        }
+        report
+    }
+
+    fn try_sync(&self, options: &Options, report: &mut Report) -> Result<()> {
+        let _lock = self.lock(options.dry_run)?;
+        let Loaded { mut state, known, warnings } = self.store.load(!options.dry_run)?;
+        report.warnings.extend(warnings);
+
+        let got = acquire(self, options, &state)?;
+        report.warnings.extend(got.warnings.iter().cloned());
+        report.source = Some(got.report());
+
+        let names = if options.backends.is_empty() { &self.config.backends } else { &options.backends };
+        let asked = Asked { names, only_these: !options.backends.is_empty() };
+        let used: Vec<&str> = state.backends.keys().map(String::as_str).collect();
+        let chosen = select(self.backends, &self.context(None, options), &asked, &used)?;
+        report.warnings.extend(chosen.warnings.iter().cloned());
+
+        let held = self.held(&state, known, &chosen, options, report);
+        let settled = self.settle(&got, &held, &state, options);
+        report.list = Some(difference(&settled, &held));
+        warn_of_waiting(&settled, report);
+        let want = Desired {
+            prefixes: Arc::new(if self.config.extra.is_empty() {
+                settled.hold.clone()
+            } else {
+                settled.hold.union(&self.config.extra)
+            }),
+            ports: self.config.ports.clone(),
+            protocols: self.config.protocols.clone(),
+        };
+        let done = self.run_backends(&chosen, &state, &want, options, report);
+        if options.dry_run {
+            return Ok(());
+        }
+        super::fault::boundary()?;
+        self.remember(&mut state, known, got, settled, &want, &done, report)?;
+        super::fault::boundary()
+    }
+
+    /// Takes out all that is ours: of the named backends, or of every one.
+    #[must_use]
+    pub fn remove(&self, options: &Options) -> Report {
+        let mut report = blank("remove", options.dry_run);
+        if let Err(e) = self.try_remove(options, &mut report) {
+            report.exit = report.exit.worst(e.kind.exit());
+            report.error = Some((&e).into());
+        }
+        report
+    }
+
+    fn try_remove(&self, options: &Options, report: &mut Report) -> Result<()> {
+        let _lock = self.lock(options.dry_run)?;
+        let Loaded { mut state, warnings, .. } = self.store.load(!options.dry_run)?;
+        report.warnings.extend(warnings);
+        let asked = Asked { names: &options.backends, only_these: true };
+        // Named ones are checked by name only: what is not here has nothing of ours, and is not an error.
+        select(&[], &self.context(None, options), &Asked { names: &[], only_these: true }, &[])?;
+        super::select::check_names(self.backends, asked.names)?;
+        let mut changed = Vec::new();
+        for backend in self.backends {
+            let meta = backend.meta();
+            if !options.backends.is_empty() && !options.backends.iter().any(|n| n == meta.name) {
+                continue;
+            }
+            match backend.probe(&self.context(None, options)) {
+                crate::backends::Probe::Absent(why) => {
+                    report.backends.push(BackendReport::idle(meta.name, BackendState::Skipped, Some(why)));
+                }
+                crate::backends::Probe::Unusable(e) => {
+                    report.exit = report.exit.worst(Exit::Backend);
+                    report.backends.push(BackendReport::unusable(meta.name, &e));
+                }
+                crate::backends::Probe::Ready { .. } => {
+                    (self.progress)(&format!("removing from {}", meta.name));
+                    let outcome = self.one(&**backend, &state, Goal::Nothing, None, options);
+                    if matches!(outcome.end, End::InSync | End::Applied) {
+                        state.backends.remove(meta.name);
+                    }
+                    if outcome.end == End::Applied {
+                        changed.push(meta.name.to_owned());
+                    }
+                    self.tell(meta.name, &outcome, true, None, report);
+                }
+            }
+        }
+        if !options.dry_run && !changed.is_empty() {
+            let removed = 0;
+            state.remember(Event { at: self.now, command: "remove".into(), added: 0, removed, backends: changed });
+            self.store.save(&State { schema: 1, ..state })?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self, dry_run: bool) -> Result<Option<lock::RunLock>> {
+        if dry_run {
+            return Ok(None);
+        }
+        (self.progress)("waiting for another edgeallow");
+        lock::take(self.lock_timeout).map(Some)
+    }
+
+    fn context(&self, applied: Option<Arc<Prefixes>>, options: &Options) -> Context<'_> {
+        Context { host: self.host, applied, full_check: self.config.limits.full_check, deep: options.deep }
+    }
+
+    /// What was held so far. Without a usable state: what is found live, so that nothing is removed this time.
+    fn held(
+        &self,
+        state: &State,
+        known: bool,
+        chosen: &Selection<'_>,
+        options: &Options,
+        report: &mut Report,
+    ) -> Prefixes {
+        if let Some(digest) = state.held.as_ref().filter(|_| known) {
+            match self.store.list(digest) {
+                Ok(held) => return held,
+                Err(warning) => report.warnings.push(warning),
+            }
+        }
+        let mut held = Prefixes::default();
+        for (backend, _) in &chosen.chosen {
+            // A backend that can't be looked at now fails with its own words when its turn comes.
+            if let Ok(seen) = backend.look(&Context { deep: true, ..self.context(None, options) }) {
+                held = held.union(&seen.held());
+            }
+        }
+        // The operator's own prefixes are not the list's.
+        held.minus(&self.config.extra)
+    }
+
+    fn settle(&self, got: &Acquired, held: &Prefixes, state: &State, options: &Options) -> Settled {
+        let patience = Patience {
+            grace: self.config.removal_grace,
+            remove_now: options.remove_now,
+            fresh_read: got.fresh_read,
+        };
+        settle(&got.list, held, &state.pending, self.now, patience)
+    }
+
+    fn run_backends(
+        &self,
+        chosen: &Selection<'_>,
+        state: &State,
+        want: &Desired,
+        options: &Options,
+        report: &mut Report,
+    ) -> Vec<(&'static str, End)> {
+        let mut done = Vec::new();
+        for (backend, why) in &chosen.chosen {
+            let name = backend.meta().name;
+            (self.progress)(&format!("comparing {name}"));
+            let outcome = self.one(*backend, state, Goal::Hold(want), Some(&want.prefixes), options);
+            self.tell(name, &outcome, false, Some(why), report);
+            done.push((name, outcome.end));
+        }
+        for (backend, why) in &chosen.dropped {
+            let name = backend.meta().name;
+            let outcome = self.one(*backend, state, Goal::Nothing, None, options);
+            report.warnings.push(Warning::new(
+                "backend-dropped",
+                format!("{name} was used before and is no longer chosen ({why}), so what edgeallow left there is taken out"),
+            ));
+            self.tell(name, &outcome, true, Some(why), report);
+            done.push((name, outcome.end));
+        }
+        for (name, e) in &chosen.unusable {
+            report.exit = report.exit.worst(Exit::Backend);
+            report.backends.push(BackendReport::unusable(name, e));
+        }
+        for (name, why) in &chosen.skipped {
+            report.backends.push(BackendReport::idle(name, BackendState::Skipped, Some(why.clone())));
+        }
+        done
+    }
+
+    fn one(
+        &self,
+        backend: &dyn AnyBackend,
+        state: &State,
+        goal: Goal<'_>,
+        will_hold: Option<&Arc<Prefixes>>,
+        options: &Options,
+    ) -> Outcome {
+        let marks = Marks::new(self.store.dir());
+        let name = backend.meta().name;
+        // After a run that was cut off, what the state says of this backend proves nothing.
+        let trusted = !marks.is_set(name);
+        let big = state.backends.contains_key(name) && trusted;
+        let applied = big.then(|| applied_prefixes(&self.store, state, name)).flatten();
+        let cx = self.context(applied, options);
+        if options.dry_run {
+            return preview(backend, &cx, goal);
+        }
+        Job { host: self.host, backend, cx, will_hold: will_hold.cloned(), marks: &marks }.apply(goal)
+    }
+
+    fn tell(&self, name: &'static str, outcome: &Outcome, removing: bool, why: Option<&String>, report: &mut Report) {
+        let (mut backend, exit) = BackendReport::of(name, outcome, removing);
+        backend.reason = backend.reason.or_else(|| why.cloned());
+        report.changed |= backend.changed;
+        report.exit = report.exit.worst(exit);
+        report.backends.push(backend);
+        if !removing {
+            report.warnings.extend(outcome.warnings.iter().cloned());
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn remember(
+        &self,
+        state: &mut State,
+        known: bool,
+        got: Acquired,
+        settled: Settled,
+        want: &Desired,
+        done: &[(&'static str, End)],
+        report: &Report,
+    ) -> Result<()> {
+        let before = state.clone();
+        state.schema = 1;
+        state.held = Some(self.store.put_list(&settled.hold)?);
+        state.pending = settled.pending;
+        state.list = Some(StoredList {
+            digest: self.store.put_list(&got.list)?,
+            origin: got.origin.stored().to_owned(),
+            etag: got.etag,
+            fetched_at: got.fetched_at,
+        });
+        let all = self.store.put_list(&want.prefixes)?;
+        for (name, end) in done {
+            let dropped = !report.backends.iter().any(|b| b.name == *name && b.state != BackendState::Removed);
+            match end {
+                End::Applied | End::InSync if dropped => drop(state.backends.remove(*name)),
+                End::Applied | End::InSync => {
+                    let ports: Vec<u16> = want.ports.iter().copied().collect();
+                    let protocols: Vec<_> = want.protocols.iter().copied().collect();
+                    let same = state.backends.get(*name).filter(|a| a.digest == all && a.ports == ports && a.protocols == protocols);
+                    let since = same.map_or(self.now, |a| a.since);
+                    state.backends.insert((*name).to_owned(), Applied { digest: all.clone(), ports, protocols, since });
+                }
+                _ => {}
+            }
+        }
+        let changed: Vec<String> =
+            done.iter().filter(|(_, end)| *end == End::Applied).map(|(name, _)| (*name).to_owned()).collect();
+        if !changed.is_empty() {
+            let list = report.list.as_ref();
+            state.remember(Event {
+                at: self.now,
+                command: "sync".into(),
+                added: list.map_or(0, |l| l.added.len()),
+                removed: list.map_or(0, |l| l.removed.len()),
+                backends: changed,
+            });
+        }
+        // Nothing new to remember: nothing is written.
+        if known && *state == before { Ok(()) } else { self.store.save(state) }
+    }
+}
+
+fn blank(command: &'static str, dry_run: bool) -> Report {
+    Report {
+        schema: 1,
+        command,
+        dry_run,
+        changed: false,
+        source: None,
+        list: None,
+        backends: vec![],
+        warnings: vec![],
+        error: None,
+        exit: Exit::Ok,
+    }
+}
+
+fn difference(settled: &Settled, held: &Prefixes) -> ListReport {
+    let words = |p: Prefixes| p.iter().map(|n| n.to_string()).collect();
+    ListReport {
+        added: words(settled.hold.minus(held)),
+        removed: words(held.minus(&settled.hold)),
+        pending_removal: settled.pending.iter().map(Into::into).collect(),
+    }
+}
+
+fn warn_of_waiting(settled: &Settled, report: &mut Report) {
+    let names: BTreeSet<String> = settled.pending.iter().take(5).map(|p| p.prefix.to_string()).collect();
+    if !names.is_empty() {
+        let more = settled.pending.len() - names.len();
+        let names: Vec<String> = names.into_iter().collect();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        report.warnings.push(Warning::new(
+            "pending-removal",
+            format!(
+                "{}{more} left the list and stay allowed until they have been missing for the grace period; \
+                 --remove-now removes them at once",
+                names.join(", ")
+            ),
+        ));
+    }
+}

@@ -1,0 +1,8 @@
+//! What a run says, as one value from which both the human text and the JSON are made.
+//!
+//! Belongs here: the shape of a report. Does not: deciding anything; the words a person reads are in [`human`].
+
+pub mod human;
+mod schema_types;
+
+pub use schema_types::*;
