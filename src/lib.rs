@@ -7,3 +7,4 @@ pub mod error;
 pub mod host;
 pub mod nft;
 pub mod plan;
+pub mod source;
