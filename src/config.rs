@@ -11,6 +11,7 @@ use crate::{
     allowlist::{Policy, Prefixes, parse},
     error::{Error, ErrorKind, Result, io_reason},
     plan::Protocol,
+    source::SourceConfig,
 };
 
 /// Where the configuration is read from by default; there need not be one.
@@ -34,6 +35,8 @@ pub struct Config {
     /// How long a range must have vanished before it is removed.
     #[serde(deserialize_with = "duration")]
     pub removal_grace: SignedDuration,
+    /// `[source]`
+    pub source: SourceConfig,
     /// `[limits]`
     pub limits: Limits,
 }
@@ -84,6 +87,7 @@ impl Default for Config {
             protocols: BTreeSet::from([Protocol::Tcp]),
             extra: Prefixes::default(),
             removal_grace: SignedDuration::from_hours(24),
+            source: SourceConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -114,7 +118,7 @@ impl Config {
     /// # Errors
     /// `config`, with the line and, for an unknown key, what may have been meant.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|e| {
+        let config: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
             let place = line.map_or_else(|| name.to_owned(), |n| format!("{name}, line {n}"));
             let message = e.message().trim().trim_end_matches('.').replace('\n', " ");
@@ -124,7 +128,9 @@ impl Config {
                 Some(hint) => e.hint(hint),
                 None => e,
             }
-        })
+        })?;
+        config.source.check().map_err(|e| Error { message: format!("{name}: {}", e.message), ..e })?;
+        Ok(config)
     }
 
     /// The rules of trust as this configuration sets them.

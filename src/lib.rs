@@ -1,11 +1,35 @@
-//! edgeallow keeps a server open to Cloudflare.
+//! edgeallow keeps a server open to Cloudflare: it fetches the published ranges, checks that they can be trusted,
+//! compares them with what the machine's firewalls hold, changes only what differs, and looks again.
+//!
+//! ```text
+//! lock → source → allowlist::parse → vet → Desired
+//!                                            │
+//!            for each backend:  probe → observe → plan ──► --dry-run stops here and prints
+//!                                            │
+//!                                  checks → steps → observe again → plan must be empty
+//!                                            │                         └ else undo this backend
+//!                              state saved → report (human or JSON from one value)
+//! ```
+//!
+//! - [`allowlist`]: lists of prefixes and whether they can be trusted. Pure.
+//! - [`source`]: where lists come from; the only code that opens a client socket for them.
+//! - [`plan`], [`nft`]: the vocabulary of what is wanted and what would be done. Plain data.
+//! - [`backends`]: the firewalls, one folder each. They look and plan; they can't act.
+//! - [`engine`]: the one executor.
+//! - [`host`]: the only code that spawns a program, writes a file or talks netlink.
+//! - [`report`]: what is said, human or JSON, from one value.
+//! - [`cli`], [`commands`], [`config`]: what the operator says.
 
 pub mod allowlist;
 #[path = "../backends/mod.rs"]
 pub mod backends;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod host;
 pub mod nft;
 pub mod plan;
+pub mod report;
+pub mod source;

@@ -1,3 +1,7 @@
 //! The binary: parse arguments, run, exit.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    edgeallow::commands::run(edgeallow::cli::parse())
+}

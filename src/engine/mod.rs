@@ -3,8 +3,11 @@
 //! Belongs here: the order of things, and what happens when one of them fails. Does not: what a backend wants
 //! ([`crate::backends`]), how the machine is changed ([`crate::host`]), what is printed ([`crate::report`]).
 
+pub mod acquire;
 pub mod apply;
 mod fault;
 pub mod lock;
 pub mod marks;
+pub mod select;
 pub mod state;
+pub mod sync;

@@ -44,8 +44,7 @@ pub fn select<'b>(
         known(all, name)?;
     }
     let auto = asked.names.iter().any(|n| n == "auto");
-    let mut out =
-        Selection { chosen: vec![], dropped: vec![], unusable: vec![], skipped: vec![], warnings: vec![] };
+    let mut out = Selection { chosen: vec![], dropped: vec![], unusable: vec![], skipped: vec![], warnings: vec![] };
     let mut idle = Vec::new();
     for backend in all {
         let (backend, name) = (&**backend, backend.meta().name);
@@ -56,7 +55,9 @@ pub fn select<'b>(
         }
         match backend.probe(cx) {
             Probe::Ready { auto: Auto::Yes(why), .. } => out.chosen.push((backend, why)),
-            Probe::Ready { auto: Auto::No(why), .. } if named => out.chosen.push((backend, format!("named, though {why}"))),
+            Probe::Ready { auto: Auto::No(why), .. } if named => {
+                out.chosen.push((backend, format!("named, though {why}")))
+            }
             Probe::Ready { auto: Auto::No(why), .. } => idle.push((backend, why)),
             Probe::Unusable(e) => out.unusable.push((name, e)),
             Probe::Absent(why) if named => out.unusable.push((
@@ -90,7 +91,10 @@ pub fn select<'b>(
 }
 
 /// That a name is `auto` or a backend's.
-fn known(all: &[Box<dyn AnyBackend>], name: &str) -> Result<()> {
+///
+/// # Errors
+/// `usage`, with what may have been meant.
+pub fn known(all: &[Box<dyn AnyBackend>], name: &str) -> Result<()> {
     let names: Vec<&str> = all.iter().map(|b| b.meta().name).collect();
     if name == "auto" || names.contains(&name) {
         return Ok(());

@@ -54,10 +54,12 @@ pub struct State {
 pub struct StoredList {
     /// Its prefixes.
     pub digest: Digest,
-    /// `api`, `text`, `file` or `built-in`.
+    /// `api`, `text` or `file`.
     pub origin: String,
-    /// The validator that the server gave, for If-None-Match.
+    /// Cloudflare's own mark of this version.
     pub etag: Option<String>,
+    /// What lets the server say "not modified".
+    pub validator: Option<crate::source::Validator>,
     /// When it was last read from its source.
     pub fetched_at: Timestamp,
 }

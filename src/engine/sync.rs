@@ -9,7 +9,7 @@ use super::{
     apply::{End, Job, Outcome, preview},
     lock,
     marks::Marks,
-    select::{Asked, Selection, select},
+    select::{Asked, Selection, known, select},
     state::{Applied, Event, Loaded, State, Store, StoredList, applied_prefixes},
 };
 use crate::{
@@ -19,10 +19,10 @@ use crate::{
     },
     backends::{AnyBackend, Context, Goal, Warning},
     config::Config,
-    error::{Error, Exit, Result},
+    error::{Exit, Result},
     host::Act,
     plan::Desired,
-    report::{BackendReport, BackendState, ListReport, Report, SourceReport},
+    report::{BackendReport, BackendState, ListReport, Report},
 };
 
 /// What a run works with.
@@ -126,10 +126,9 @@ impl Session<'_> {
         let _lock = self.lock(options.dry_run)?;
         let Loaded { mut state, warnings, .. } = self.store.load(!options.dry_run)?;
         report.warnings.extend(warnings);
-        let asked = Asked { names: &options.backends, only_these: true };
-        // Named ones are checked by name only: what is not here has nothing of ours, and is not an error.
-        select(&[], &self.context(None, options), &Asked { names: &[], only_these: true }, &[])?;
-        super::select::check_names(self.backends, asked.names)?;
+        for name in &options.backends {
+            known(self.backends, name)?;
+        }
         let mut changed = Vec::new();
         for backend in self.backends {
             let meta = backend.meta();
@@ -158,8 +157,7 @@ impl Session<'_> {
             }
         }
         if !options.dry_run && !changed.is_empty() {
-            let removed = 0;
-            state.remember(Event { at: self.now, command: "remove".into(), added: 0, removed, backends: changed });
+            state.remember(Event { at: self.now, command: "remove".into(), added: 0, removed: 0, backends: changed });
             self.store.save(&State { schema: 1, ..state })?;
         }
         Ok(())
@@ -204,11 +202,8 @@ impl Session<'_> {
     }
 
     fn settle(&self, got: &Acquired, held: &Prefixes, state: &State, options: &Options) -> Settled {
-        let patience = Patience {
-            grace: self.config.removal_grace,
-            remove_now: options.remove_now,
-            fresh_read: got.fresh_read,
-        };
+        let patience =
+            Patience { grace: self.config.removal_grace, remove_now: options.remove_now, fresh_read: got.fresh_read };
         settle(&got.list, held, &state.pending, self.now, patience)
     }
 
@@ -233,7 +228,9 @@ impl Session<'_> {
             let outcome = self.one(*backend, state, Goal::Nothing, None, options);
             report.warnings.push(Warning::new(
                 "backend-dropped",
-                format!("{name} was used before and is no longer chosen ({why}), so what edgeallow left there is taken out"),
+                format!(
+                    "{name} was used before and is no longer chosen ({why}), so what edgeallow left there is taken out"
+                ),
             ));
             self.tell(name, &outcome, true, Some(why), report);
             done.push((name, outcome.end));
@@ -295,12 +292,16 @@ impl Session<'_> {
         state.schema = 1;
         state.held = Some(self.store.put_list(&settled.hold)?);
         state.pending = settled.pending;
-        state.list = Some(StoredList {
-            digest: self.store.put_list(&got.list)?,
-            origin: got.origin.stored().to_owned(),
-            etag: got.etag,
-            fetched_at: got.fetched_at,
-        });
+        // A copy is stored already, and the built-in list must not pass for one that was once fetched.
+        if got.fresh_read {
+            state.list = Some(StoredList {
+                digest: self.store.put_list(&got.list)?,
+                origin: got.origin.as_str().to_owned(),
+                etag: got.etag,
+                validator: got.validator,
+                fetched_at: got.fetched_at,
+            });
+        }
         let all = self.store.put_list(&want.prefixes)?;
         for (name, end) in done {
             let dropped = !report.backends.iter().any(|b| b.name == *name && b.state != BackendState::Removed);
@@ -309,7 +310,10 @@ impl Session<'_> {
                 End::Applied | End::InSync => {
                     let ports: Vec<u16> = want.ports.iter().copied().collect();
                     let protocols: Vec<_> = want.protocols.iter().copied().collect();
-                    let same = state.backends.get(*name).filter(|a| a.digest == all && a.ports == ports && a.protocols == protocols);
+                    let same = state
+                        .backends
+                        .get(*name)
+                        .filter(|a| a.digest == all && a.ports == ports && a.protocols == protocols);
                     let since = same.map_or(self.now, |a| a.since);
                     state.backends.insert((*name).to_owned(), Applied { digest: all.clone(), ports, protocols, since });
                 }

@@ -3,6 +3,7 @@
 //! Belongs here: the shape of a report. Does not: deciding anything; the words a person reads are in [`human`].
 
 pub mod human;
+pub mod progress;
 mod schema_types;
 
 pub use schema_types::*;

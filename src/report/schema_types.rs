@@ -257,3 +257,25 @@ fn worst_backend(e: &Error) -> Exit {
         _ => Exit::Backend,
     }
 }
+
+/// One backend, as `edgeallow backends` shows it.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct BackendRow {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub summary: &'static str,
+    /// `ready`, `absent` or `unusable`.
+    pub state: &'static str,
+    /// Version or variant of the tool.
+    pub version: Option<String>,
+    /// Whether a sync would use it.
+    pub used: bool,
+    /// Why, or why not.
+    pub reason: String,
+    /// Every path that it may write.
+    pub files: &'static [&'static str],
+    /// Why it is unusable.
+    pub error: Option<ErrorReport>,
+}

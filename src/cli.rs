@@ -1,0 +1,195 @@
+//! The command line: the one place that names flags. Help, manual pages and completions are made from it.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::config::DEFAULT_PATH;
+
+/// Keeps a server open to Cloudflare.
+///
+/// Fetches Cloudflare's published ranges, compares them with what the firewalls on this machine hold, changes only
+/// what differs, and looks again. Run it from cron, from Ansible, or by hand with --dry-run.
+#[derive(Debug, Parser)]
+#[command(name = "edgeallow", version, propagate_version = false, after_help = EXITS, subcommand_required = true)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The exit statuses, as `--help` shows them.
+const EXITS: &str = "\
+Exit status:
+  0   done; in sync, changed or not
+  1   unexpected failure
+  2   usage or configuration error
+  3   no trustworthy list; nothing was changed
+  4   at least one backend failed or is unusable though asked for
+  5   applied but not confirmed by the second look; undone
+  6   changes pending (status; sync --dry-run --exit-code)
+  75  another edgeallow is running; try again";
+
+/// Flags that may stand before or after any command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Configuration file [default: /etc/edgeallow/config.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// How to report
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human, help_heading = "Global options")]
+    pub format: Format,
+    /// Never open a network connection: use the last good copy
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub offline: bool,
+    /// Where edgeallow remembers what it did
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/var/lib/edgeallow",
+        help_heading = "Global options"
+    )]
+    pub state_dir: PathBuf,
+    /// How long to wait for another edgeallow to finish
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, help_heading = "Global options")]
+    pub lock_timeout: u32,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto, help_heading = "Global options")]
+    pub color: Color,
+    /// Say more on stderr (twice: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// Say nothing on stderr but errors, and on stdout only what changed or needs attention
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    pub quiet: bool,
+}
+
+impl Global {
+    /// The configuration file, and whether the operator named it.
+    #[must_use]
+    pub fn config_file(&self) -> (PathBuf, bool) {
+        self.config.clone().map_or_else(|| (DEFAULT_PATH.into(), false), |path| (path, true))
+    }
+}
+
+/// How to report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One JSON object, for programs.
+    Json,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the firewalls hold Cloudflare's list, changing only what differs
+    Sync(Sync),
+    /// What is published, applied and live, per backend (exit 6 if something differs)
+    Status(Status),
+    /// Take out all that edgeallow owns
+    Remove(Remove),
+    /// Print the vetted list
+    Fetch(Fetch),
+    /// What is on this machine, and which backends would be used
+    Backends,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of edgeallow, or of one of its commands
+    Man {
+        /// The command
+        command: Option<String>,
+    },
+}
+
+/// Which lists, and how strictly they are judged.
+#[derive(Debug, Args)]
+pub struct Lists {
+    /// Use this list instead of Cloudflare's: text or the API's JSON; - is standard input; may be given several times
+    #[arg(long = "list", value_name = "FILE")]
+    pub lists: Vec<PathBuf>,
+    /// Believe a list even if most of the last one is gone
+    #[arg(long)]
+    pub allow_shrink: bool,
+}
+
+/// `edgeallow sync`
+#[derive(Debug, Args)]
+pub struct Sync {
+    /// Show every change and make none
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: exit with 6 if there is something to change
+    #[arg(long, requires = "dry_run")]
+    pub exit_code: bool,
+    /// Only this backend; may be given several times [default: as configured]
+    #[arg(long = "backend", value_name = "NAME")]
+    pub backends: Vec<String>,
+    /// The list.
+    #[command(flatten)]
+    pub lists: Lists,
+    /// Remove vanished ranges at once instead of after the grace period
+    #[arg(long)]
+    pub remove_now: bool,
+}
+
+/// `edgeallow status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Compare element by element, however big the list
+    #[arg(long)]
+    pub deep: bool,
+    /// The list.
+    #[command(flatten)]
+    pub lists: Lists,
+}
+
+/// `edgeallow remove`
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Show every change and make none
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only this backend; may be given several times [default: every one]
+    #[arg(long = "backend", value_name = "NAME")]
+    pub backends: Vec<String>,
+}
+
+/// `edgeallow fetch`
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// The list.
+    #[command(flatten)]
+    pub lists: Lists,
+}
+
+/// Reads the arguments of this process. Ends it for --help, --version and usage errors (status 2).
+#[must_use]
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// The definition itself, for manual pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,65 @@
+//! `edgeallow fetch`: the vetted list on standard output.
+
+use std::io::Write as _;
+
+use serde::Serialize;
+
+use super::{json, unwritable};
+use crate::{
+    backends::Warning,
+    cli::{self, Format},
+    engine::{
+        acquire::acquire,
+        state,
+        sync::{Options, Session},
+    },
+    error::{Exit, Result},
+    report::SourceReport,
+};
+
+/// What `fetch --format json` prints.
+#[derive(Debug, Serialize)]
+pub(super) struct List {
+    schema: u32,
+    command: &'static str,
+    source: SourceReport,
+    v4: Vec<String>,
+    v6: Vec<String>,
+    warnings: Vec<Warning>,
+    error: Option<()>,
+    #[serde(skip)]
+    text: String,
+}
+
+pub(super) fn run(session: &Session<'_>, args: &cli::Fetch) -> Result<List> {
+    let options = Options {
+        lists: args.lists.lists.clone(),
+        allow_shrink: args.lists.allow_shrink,
+        dry_run: true,
+        ..Options::default()
+    };
+    let loaded = session.store.load(false)?;
+    let got = acquire(session, &options, &loaded.state)?;
+    Ok(List {
+        schema: 1,
+        command: "fetch",
+        source: got.report(),
+        v4: got.list.v4().iter().map(ToString::to_string).collect(),
+        v6: got.list.v6().iter().map(ToString::to_string).collect(),
+        warnings: loaded.warnings.into_iter().chain(got.warnings).collect(),
+        error: None,
+        text: state::text(&got.list),
+    })
+}
+
+pub(super) fn print(global: &cli::Global, list: &List) -> Result<Exit> {
+    if global.format == Format::Json {
+        json(list)?;
+    } else {
+        for warning in &list.warnings {
+            tracing::warn!("{}", warning.message);
+        }
+        std::io::stdout().write_all(list.text.as_bytes()).map_err(|e| unwritable(&e))?;
+    }
+    Ok(Exit::Ok)
+}

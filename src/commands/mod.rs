@@ -1,0 +1,158 @@
+//! One file a subcommand, each short: call the engine, hand a value to the report.
+//!
+//! This file holds what they share: setting up logs and colours, loading the configuration, printing, the exit code.
+
+mod backends;
+mod completions;
+mod fetch;
+mod man;
+mod remove;
+mod status;
+mod sync;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::{
+    backends::AnyBackend,
+    cli::{Cli, Color, Command, Format, Global},
+    config::Config,
+    engine::{state::Store, sync::Session},
+    error::{Error, ErrorKind, Exit, Result},
+    host::Machine,
+    report::{ErrorReport, Report, human, progress::Progress},
+};
+
+/// Runs a command and returns the process's exit status.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let Cli { global, command } = cli;
+    match global.color {
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    logs(&global);
+    let exit = match command {
+        Command::Sync(args) => reported(&global, "sync", |s| sync::run(s, &args)),
+        Command::Status(args) => reported(&global, "status", |s| status::run(s, &args)),
+        Command::Remove(args) => reported(&global, "remove", |s| remove::run(s, &args)),
+        Command::Fetch(args) => with_session(&global, |s| fetch::run(s, &args))
+            .and_then(|list| fetch::print(&global, &list?))
+            .unwrap_or_else(|e| fail(&global, "fetch", &e)),
+        Command::Backends => with_session(&global, backends::run)
+            .and_then(|rows| backends::print(&global, &rows))
+            .unwrap_or_else(|e| fail(&global, "backends", &e)),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { command } => man::run(command.as_deref()).unwrap_or_else(|e| fail(&global, "man", &e)),
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn logs(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (_, 0) => LevelFilter::WARN,
+        (_, 1) => LevelFilter::INFO,
+        (..) => LevelFilter::DEBUG,
+    };
+    let colour = match global.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+/// Works with everything that a command needs. What is going on is shown until it returns, so nothing is printed inside.
+fn with_session<T>(global: &Global, work: impl FnOnce(&Session<'_>) -> T) -> Result<T> {
+    let (path, named) = global.config_file();
+    let config = Config::load(&path, named)?;
+    let host = Machine::new();
+    let backends: Vec<Box<dyn AnyBackend>> = crate::backends::registry(&config);
+    let progress = Progress::new(!global.quiet && global.verbose == 0);
+    let session = Session {
+        config: &config,
+        host: &host,
+        backends: &backends,
+        store: Store::new(&global.state_dir),
+        now: Timestamp::now(),
+        offline: global.offline,
+        lock_timeout: Duration::from_secs(global.lock_timeout.into()),
+        progress: &|what| progress.say(what),
+    };
+    Ok(work(&session))
+}
+
+fn reported(global: &Global, command: &'static str, work: impl FnOnce(&Session<'_>) -> Report) -> Exit {
+    match with_session(global, work) {
+        Ok(report) => print(global, &report),
+        Err(e) => fail(global, command, &e),
+    }
+}
+
+/// Prints a report in the chosen format.
+fn print(global: &Global, report: &Report) -> Exit {
+    let wrote = match global.format {
+        Format::Json => json(report),
+        Format::Human => {
+            let text = human::render(report, &human::Style { width: width(), quiet: global.quiet });
+            let (out, err) = text;
+            write!(anstream::stderr(), "{err}").ok();
+            write!(anstream::stdout(), "{out}").map_err(|e| unwritable(&e))
+        }
+    };
+    match wrote {
+        Ok(()) => report.exit,
+        Err(e) => fail(global, report.command, &e),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write JSON: {e}")))?;
+    writeln!(std::io::stdout(), "{text}").map_err(|e| unwritable(&e))
+}
+
+/// A reader that went away (`edgeallow status | head -1`) is not worth a word.
+fn unwritable(e: &std::io::Error) -> Error {
+    if e.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(Exit::Ok as i32);
+    }
+    Error::new(ErrorKind::Io, format!("cannot write to standard output: {}", crate::error::io_reason(e)))
+}
+
+/// Reports an error that left nothing else to report.
+fn fail(global: &Global, command: &'static str, e: &Error) -> Exit {
+    if global.format == Format::Json {
+        let value = serde_json::json!({ "schema": 1, "command": command, "error": ErrorReport::from(e) });
+        // There is nobody left to tell if this fails.
+        let _ = json(&value);
+    } else {
+        let _ = write!(anstream::stderr(), "{}", human::error(&e.into(), width()));
+    }
+    e.kind.exit()
+}
+
+/// The width to wrap at: the terminal's, at least 40; in a pipe lines are not wrapped.
+fn width() -> usize {
+    if !std::io::stdout().is_terminal() {
+        return usize::MAX;
+    }
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) if size.ws_col > 0 => usize::from(size.ws_col).max(40),
+        _ => 80,
+    }
+}
