@@ -31,18 +31,13 @@ pub struct Asked<'a> {
 }
 
 /// Chooses. `used_before` are the backends that the state names.
-///
-/// # Errors
-/// `usage` for a name that no backend has.
+#[must_use]
 pub fn select<'b>(
     all: &'b [Box<dyn AnyBackend>],
     cx: &Context<'_>,
     asked: &Asked<'_>,
     used_before: &[&str],
-) -> Result<Selection<'b>> {
-    for name in asked.names {
-        known(all, name)?;
-    }
+) -> Selection<'b> {
     let auto = asked.names.iter().any(|n| n == "auto");
     let mut out = Selection { chosen: vec![], dropped: vec![], unusable: vec![], skipped: vec![], warnings: vec![] };
     let mut idle = Vec::new();
@@ -87,7 +82,7 @@ pub fn select<'b>(
              or name the backend with --backend",
         ));
     }
-    Ok(out)
+    out
 }
 
 /// That a name is `auto` or a backend's.

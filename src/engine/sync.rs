@@ -75,6 +75,8 @@ impl Session<'_> {
     }
 
     fn try_sync(&self, options: &Options, report: &mut Report) -> Result<()> {
+        let names = if options.backends.is_empty() { &self.config.backends } else { &options.backends };
+        names.iter().try_for_each(|name| known(self.backends, name))?;
         let _lock = self.lock(options.dry_run)?;
         let Loaded { mut state, known, warnings } = self.store.load(!options.dry_run)?;
         report.warnings.extend(warnings);
@@ -83,10 +85,9 @@ impl Session<'_> {
         report.warnings.extend(got.warnings.iter().cloned());
         report.source = Some(got.report());
 
-        let names = if options.backends.is_empty() { &self.config.backends } else { &options.backends };
         let asked = Asked { names, only_these: !options.backends.is_empty() };
         let used: Vec<&str> = state.backends.keys().map(String::as_str).collect();
-        let chosen = select(self.backends, &self.context(None, options), &asked, &used)?;
+        let chosen = select(self.backends, &self.context(None, options), &asked, &used);
         report.warnings.extend(chosen.warnings.iter().cloned());
 
         let held = self.held(&state, known, &chosen, options, report);
