@@ -262,3 +262,7 @@ impl Job<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;
