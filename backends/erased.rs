@@ -57,6 +57,11 @@ pub trait AnySeen {
     fn warnings(&self) -> Vec<Warning>;
     /// See [`Backend::verified`].
     fn verified(&self) -> Verified;
+    /// See [`Backend::confirm`].
+    ///
+    /// # Errors
+    /// As there.
+    fn confirm(&self, cx: &Context<'_>) -> Result<()>;
     /// See [`Backend::pending`].
     fn pending(&self) -> Option<String>;
 }
@@ -119,6 +124,10 @@ impl<B: Backend> AnySeen for Seen<'_, B> {
 
     fn verified(&self) -> Verified {
         self.backend.verified(&self.seen)
+    }
+
+    fn confirm(&self, cx: &Context<'_>) -> Result<()> {
+        self.backend.confirm(cx, &self.seen)
     }
 
     fn pending(&self) -> Option<String> {

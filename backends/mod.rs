@@ -14,6 +14,7 @@
 //! `steps(seen now, owned before)`, verifying is "steps is empty". There is no fifth thing.
 
 mod erased;
+pub mod iptables;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -158,6 +159,15 @@ pub trait Backend: Sync {
     /// Stored, but live only when the tool is next started: the reason, if so.
     fn pending(&self, _seen: &Self::Seen) -> Option<String> {
         None
+    }
+
+    /// A second witness, by another road than [`Backend::observe`] took. Asked once after a change that the second
+    /// look has confirmed, never in a run that changed nothing.
+    ///
+    /// # Errors
+    /// `unconfirmed`, saying what the other witness doesn't see.
+    fn confirm(&self, _cx: &Context<'_>, _seen: &Self::Seen) -> Result<()> {
+        Ok(())
     }
 
     /// Judges a rehearsal: does what is live in the fresh namespace (seen there) equal the live part of the target?

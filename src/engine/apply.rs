@@ -162,7 +162,7 @@ impl Job<'_> {
         let seen = self.backend.look(&cx)?;
         let left = seen.plan(goal)?;
         match left.changes.first() {
-            None => Ok(seen),
+            None => seen.confirm(&cx).map(|()| seen),
             Some(change) => Err(Error::new(
                 ErrorKind::Unconfirmed,
                 format!("all steps succeeded, and yet a second look finds: {} ({})", change.why, change.step),

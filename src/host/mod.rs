@@ -5,6 +5,8 @@
 //!
 //! Belongs here: how a thing is read or done, safely. Does not: what should be done, or why.
 
+pub mod xtables;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -93,6 +95,15 @@ pub trait Look {
     /// Several look-only programs at once; the answers come in the order of the questions.
     fn run_all(&self, commands: &[Vec<&str>], timeout: Duration) -> Vec<Result<Output>> {
         commands.iter().map(|argv| self.run(argv, timeout)).collect()
+    }
+
+    /// Asks an iptables program whether a rule is there: see [`xtables::has`] for when that may be asked.
+    ///
+    /// # Errors
+    /// `program` if there is no such program, or it gives neither of its two answers.
+    fn iptables_has(&self, command: &str, table: &str, rule: &str) -> Result<bool> {
+        let missing = || Error::new(crate::error::ErrorKind::Program, format!("{command} is not installed"));
+        xtables::has(&self.program(command).ok_or_else(missing)?, table, rule)
     }
 
     /// Whether this process holds CAP_NET_ADMIN in its user namespace.

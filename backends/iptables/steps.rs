@@ -1,0 +1,124 @@
+//! The way from what is seen to what should be ours.
+//!
+//! Belongs here: which steps, and in which order. Pure. Does not: the text of each ([`super::rules`],
+//! [`super::ipset`], [`super::persist`]).
+//!
+//! A set is there before a rule looks into it, and goes after the last rule that did. The stored files come last:
+//! they matter at the next boot only.
+
+use super::{
+    Owned, Place, Seen, ipset,
+    rules::{self, Part},
+    seen::Table,
+};
+use crate::{
+    allowlist::Family,
+    error::{Error, ErrorKind, Result},
+    plan::{Owner, Plan, Run, Step, Write},
+};
+
+/// See [`crate::backends::Backend::steps`].
+///
+/// # Errors
+/// `tool-config` if a set of another type is in use under our name, or a stored file can't be edited safely.
+pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
+    let mut plan = Plan::default();
+    for name in &seen.leftovers {
+        plan.change("a set was left half built by a run that was cut off", ipset_restore(format!("destroy {name}\n")));
+    }
+    for (family, set) in &to.sets {
+        let there = seen.sets.get(family).map(|s| (&s.set, s.references));
+        let work = ipset::work(*family, there, set).map_err(|why| {
+            Error::new(ErrorKind::ToolConfig, why)
+                .hint("`edgeallow remove --backend iptables` takes it out; or destroy that set by hand")
+        })?;
+        if let Some(work) = work {
+            plan.change(work.why, ipset_restore(work.script));
+        }
+    }
+    for table in &seen.tables {
+        let wanted = to.part(&Place::Live(table.tool.variant, table.tool.family)).within(table.foreign);
+        if table.part != wanted {
+            let script = rules::script(&table.part, &wanted, table.held);
+            let run = Run::new([table.tool.restore.as_str(), "--noflush", "-w", "5"]).stdin(script);
+            plan.change(why(table, &wanted), Step::Run(run));
+        }
+    }
+    let owned = seen.owned();
+    for family in owned.sets.keys().filter(|f| !to.sets.contains_key(f)) {
+        let name = ipset::set_name(*family);
+        let (why, script) = if seen.foreign_references(*family) > 0 {
+            (
+                format!("set {name} is not needed; another rule than edgeallow's looks into it, so it stays, empty"),
+                "flush",
+            )
+        } else {
+            (format!("set {name} is not needed"), "destroy")
+        };
+        plan.change(why, ipset_restore(format!("{script} {name}\n")));
+    }
+    for file in &seen.files {
+        let Ok(found) = &file.found else { continue };
+        let wanted = to.part(&file.place()).within(found.foreign);
+        if found.part == wanted {
+            continue;
+        }
+        let content = super::persist::edit(&file.file.content, &wanted).map_err(|why| {
+            Error::new(ErrorKind::ToolConfig, format!("{} can't be edited safely: {why}", file.path.display()))
+        })?;
+        let step = Write {
+            path: file.path.clone(),
+            content: content.into(),
+            mode: file.file.mode,
+            owner: Owner::Administrator,
+            was: Some(file.file.content.clone()),
+            in_place: false,
+        };
+        let why = format!("{} is loaded at boot: {}", file.path.display(), difference(&found.part, &wanted));
+        plan.change(why, Step::Write(step));
+    }
+    Ok(plan)
+}
+
+fn ipset_restore(script: String) -> Step {
+    Step::Run(Run::new(["ipset", "restore"]).stdin(script))
+}
+
+fn why(table: &Table, wanted: &Part) -> String {
+    let family = match table.tool.family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    };
+    format!("{family} ({}): {}", table.tool.variant.as_str(), difference(&table.part, wanted))
+}
+
+/// What differs, in words.
+fn difference(seen: &Part, wanted: &Part) -> String {
+    let mut out = Vec::new();
+    match (&seen.chain, &wanted.chain) {
+        (None, Some(rules)) => out.push(format!("chain {} with {} rules is missing", rules::CHAIN, rules.len())),
+        (Some(_), None) => out.push(format!("chain {} is not needed", rules::CHAIN)),
+        (Some(seen), Some(wanted)) if seen != wanted => {
+            let new = wanted.iter().filter(|r| !seen.contains(r)).count();
+            let gone = seen.iter().filter(|r| !wanted.contains(r)).count();
+            out.push(match (new, gone) {
+                (0, 0) => format!("the rules of chain {} are doubled or out of order", rules::CHAIN),
+                (n, 0) => format!("{n} rules are missing"),
+                (0, n) => format!("{n} rules don't belong there"),
+                (n, m) => format!("{n} rules are missing, {m} don't belong there"),
+            });
+        }
+        _ => {}
+    }
+    if seen.jumps != wanted.jumps && wanted.chain.is_some() {
+        out.push(match seen.jumps.as_slice() {
+            [] => "INPUT doesn't lead into it".to_owned(),
+            [_] => "the jump is not the first rule of INPUT".to_owned(),
+            more => format!("the jump is in INPUT {} times", more.len()),
+        });
+    }
+    if out.is_empty() {
+        out.push("a jump is left over".to_owned());
+    }
+    out.join("; ")
+}
