@@ -89,6 +89,10 @@ faults! {
     Truncated => Unreachable("fetch-truncated"),
     /// Cut in the middle of a chunk.
     ChunkCut => Unreachable("fetch-truncated"),
+    /// A chunk whose length is no number.
+    BadChunk => Unreachable("fetch-truncated"),
+    /// The connection is reset in the middle of the body.
+    ResetMidway => Unreachable("fetch-truncated"),
     /// No length announced, and closed without TLS's goodbye: nobody can say whether that was all.
     NoGoodbye => Unreachable("fetch-truncated"),
     /// A whole HTTP body with half a gzip stream in it.
@@ -305,6 +309,11 @@ impl Server {
         let session = ServerConnection::new(self.tls.clone()).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(session, tcp);
         self.http(&mut stream, first)?;
+        if self.fault == Fault::ResetMidway {
+            // A reset throws away what the client has not read yet, and it shall have read the head.
+            thread::sleep(Duration::from_millis(500));
+            return reset(stream.sock);
+        }
         if self.fault != Fault::NoGoodbye {
             stream.conn.send_close_notify();
             stream.flush()?;
@@ -355,6 +364,8 @@ impl Server {
             Fault::SlowDrip => return self.drip(to, &ok(good)),
             Fault::Truncated => announced(good.len() + 100, good),
             Fault::ChunkCut => chunked("", &[&[good.len().to_string().as_bytes(), b"\r\n"].concat(), &good[..40]]),
+            Fault::BadChunk => chunked("", &[b"many\r\n", good]),
+            Fault::ResetMidway => announced(good.len(), &good[..good.len() / 2]),
             Fault::NoGoodbye => [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", good].concat(),
             Fault::GzipCut => answer("200 OK", gzip, &gzipped(good)[..60]),
             Fault::RedirectElsewhere => redirect(format!("https://localhost:{port}{path}")),
