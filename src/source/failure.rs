@@ -133,7 +133,7 @@ pub(super) fn transport(error: &reqwest::Error, url: &Url, connect_timeout: Dura
     }
     if error.is_connect() && error.is_timeout() {
         let what = format!("no connection within {}", seconds(connect_timeout));
-        let hint = "a firewall may drop the packets; behind a proxy set HTTPS_PROXY";
+        let hint = "a firewall may drop the packets, or the name server is silent; behind a proxy set HTTPS_PROXY";
         return Failure::new(ErrorKind::FetchTimeout, what, hint).soon();
     }
     if error.is_connect() {
@@ -205,8 +205,14 @@ fn find<T: StdError + 'static>(error: &reqwest::Error) -> Option<&T> {
 
 /// The innermost cause in its own words: the outer ones only say where it passed by.
 fn reason(error: &reqwest::Error) -> String {
-    let words = causes(error).last().map(|e| e.downcast_ref::<io::Error>().map_or_else(|| e.to_string(), io_reason));
-    text::clean(&words.unwrap_or_default())
+    let Some(cause) = causes(error).last() else { return String::new() };
+    let words = match cause.downcast_ref::<io::Error>() {
+        // Said in many ways, none of which tells more.
+        Some(e) if e.kind() == io::ErrorKind::UnexpectedEof => "it was closed too early".into(),
+        Some(e) => io_reason(e),
+        None => cause.to_string(),
+    };
+    text::clean(words.trim_start_matches("failed to lookup address information: "))
 }
 
 fn seconds(time: Duration) -> String {

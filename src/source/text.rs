@@ -37,7 +37,7 @@ pub(super) fn visible(bytes: &[u8]) -> &[u8] {
 
 pub(super) fn not_a_list(why: &str) -> Error {
     Error::new(ErrorKind::ListNotAList, format!("this is not a list: {why}"))
-        .hint("look at what stands at that address; nothing was changed")
+        .hint("look at the document itself; nothing was changed")
 }
 
 /// Somebody else's words without what could move a cursor, and not endless.
