@@ -179,8 +179,10 @@ pub trait Backend: Sync {
     }
 }
 
-/// Every backend there is, as the configuration sets it up, in the order in which they run.
+/// Every backend there is, as the configuration sets it up, in the order in which they run. `asked` are the names that
+/// the operator gave, in the configuration or on the command line.
 #[must_use]
-pub fn registry(_config: &crate::config::Config) -> Vec<Box<dyn AnyBackend>> {
-    Vec::new()
+pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn AnyBackend>> {
+    let named = |name: &str| asked.iter().any(|n| n == name);
+    vec![Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") })]
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     allowlist::{Policy, Prefixes, parse},
+    backends::iptables::IptablesConfig,
     error::{Error, ErrorKind, Result, io_reason},
     plan::Protocol,
     source::SourceConfig,
@@ -39,6 +40,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// `[limits]`
     pub limits: Limits,
+    /// `[iptables]`
+    pub iptables: IptablesConfig,
 }
 
 /// What a list must keep to, and from which size on a look samples.
@@ -89,6 +92,7 @@ impl Default for Config {
             removal_grace: SignedDuration::from_hours(24),
             source: SourceConfig::default(),
             limits: Limits::default(),
+            iptables: IptablesConfig::default(),
         }
     }
 }

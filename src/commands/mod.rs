@@ -40,13 +40,13 @@ pub fn run(cli: Cli) -> ExitCode {
     }
     logs(&global);
     let exit = match command {
-        Command::Sync(args) => reported(&global, "sync", |s| sync::run(s, &args)),
-        Command::Status(args) => reported(&global, "status", |s| status::run(s, &args)),
-        Command::Remove(args) => reported(&global, "remove", |s| remove::run(s, &args)),
-        Command::Fetch(args) => with_session(&global, |s| fetch::run(s, &args))
+        Command::Sync(args) => reported(&global, "sync", &args.backends, |s| sync::run(s, &args)),
+        Command::Status(args) => reported(&global, "status", &[], |s| status::run(s, &args)),
+        Command::Remove(args) => reported(&global, "remove", &args.backends, |s| remove::run(s, &args)),
+        Command::Fetch(args) => with_session(&global, &[], |s| fetch::run(s, &args))
             .and_then(|list| fetch::print(&global, &list?))
             .unwrap_or_else(|e| fail(&global, "fetch", &e)),
-        Command::Backends => with_session(&global, backends::run)
+        Command::Backends => with_session(&global, &[], backends::run)
             .and_then(|rows| backends::print(&global, &rows))
             .unwrap_or_else(|e| fail(&global, "backends", &e)),
         Command::Completions { shell } => completions::run(shell),
@@ -77,11 +77,12 @@ fn logs(global: &Global) {
 }
 
 /// Works with everything that a command needs. What is going on is shown until it returns, so nothing is printed inside.
-fn with_session<T>(global: &Global, work: impl FnOnce(&Session<'_>) -> T) -> Result<T> {
-    let (path, named) = global.config_file();
-    let config = Config::load(&path, named)?;
+fn with_session<T>(global: &Global, named: &[String], work: impl FnOnce(&Session<'_>) -> T) -> Result<T> {
+    let (path, is_named) = global.config_file();
+    let config = Config::load(&path, is_named)?;
     let host = Machine::new();
-    let backends: Vec<Box<dyn AnyBackend>> = crate::backends::registry(&config);
+    let backends: Vec<Box<dyn AnyBackend>> =
+        crate::backends::registry(&config, if named.is_empty() { &config.backends } else { named });
     let progress = Progress::new(!global.quiet && global.verbose == 0);
     let session = Session {
         config: &config,
@@ -96,8 +97,13 @@ fn with_session<T>(global: &Global, work: impl FnOnce(&Session<'_>) -> T) -> Res
     Ok(work(&session))
 }
 
-fn reported(global: &Global, command: &'static str, work: impl FnOnce(&Session<'_>) -> Report) -> Exit {
-    match with_session(global, work) {
+fn reported(
+    global: &Global,
+    command: &'static str,
+    named: &[String],
+    work: impl FnOnce(&Session<'_>) -> Report,
+) -> Exit {
+    match with_session(global, named, work) {
         Ok(report) => print(global, &report),
         Err(e) => fail(global, command, &e),
     }

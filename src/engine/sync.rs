@@ -157,6 +157,10 @@ impl Session<'_> {
                 }
             }
         }
+        if state.backends.is_empty() {
+            // Nothing is held any more, so nothing can vanish from it.
+            (state.held, state.pending) = (None, vec![]);
+        }
         if !options.dry_run && !changed.is_empty() {
             state.remember(Event { at: self.now, command: "remove".into(), added: 0, removed: 0, backends: changed });
             self.store.save(&State { schema: 1, ..state })?;

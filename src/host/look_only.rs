@@ -17,9 +17,7 @@ pub fn is_look_only(argv: &[&str]) -> bool {
         "iptables" | "ip6tables" | "nft" | "ipset" if args == ["--version"] => true,
         // `-file` would write.
         "ipset" => {
-            matches!(args, ["save", set] | ["list", "-t", set] if !set.starts_with('-'))
-                || args == ["list", "-n"]
-                || args == ["list", "-t"]
+            matches!(args, ["save", set] | ["list", "-t", set] if !set.starts_with('-')) || args == ["list", "-t"]
         }
         "nft" => matches!(args, ["-j", "list", "ruleset"]),
         _ => false,

@@ -125,9 +125,11 @@ fn backend_lines(out: &mut String, report: &Report, width: usize) {
                 let _ = writeln!(out, "  {line}");
             }
         }
-        if report.dry_run {
-            for change in &backend.changes {
+        for change in &backend.changes {
+            if report.dry_run {
                 change_lines(out, change, width);
+            } else {
+                hanging(out, "  - ", "    ", &change.why, width);
             }
         }
     }
@@ -135,11 +137,7 @@ fn backend_lines(out: &mut String, report: &Report, width: usize) {
 
 fn detail(backend: &BackendReport, report: &Report) -> String {
     match backend.state {
-        BackendState::Planned => count(backend.changes.len(), "change"),
-        BackendState::Applied | BackendState::Removed => {
-            let reasons: Vec<&str> = backend.changes.iter().map(|c| c.why.as_str()).collect();
-            reasons.join("; ")
-        }
+        BackendState::Planned | BackendState::Applied | BackendState::Removed => count(backend.changes.len(), "change"),
         BackendState::InSync if report.command == "remove" => "nothing of edgeallow's is here".to_owned(),
         BackendState::InSync => match backend.verified {
             Some(crate::backends::Verified::Count) => "checked by its rules and the number of elements".to_owned(),
