@@ -1,8 +1,10 @@
 //! The real machine behind [`Look`] and [`Act`].
 
 use std::{
-    cell::OnceCell,
+    cell::{OnceCell, RefCell},
+    collections::BTreeMap,
     fs,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -20,6 +22,9 @@ const TOOL_LOCK: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Machine {
     runtime: OnceCell<tokio::runtime::Runtime>,
+    /// What look-only programs answered since anything was last changed: choosing a backend and planning it ask the
+    /// same questions, and each costs a process.
+    answers: RefCell<BTreeMap<Vec<String>, Output>>,
 }
 
 impl Machine {
@@ -41,6 +46,11 @@ impl Machine {
             },
         };
         spawn::run(runtime, commands, limit)
+    }
+
+    /// From here on everything is looked at anew.
+    fn forget(&self) {
+        self.answers.borrow_mut().clear();
     }
 
     fn one(&self, argv: Vec<&str>, stdin: Option<&[u8]>, limit: Duration) -> Result<Output> {
@@ -77,8 +87,26 @@ impl Look for Machine {
             let refused = Error::new(ErrorKind::Internal, format!("`{}` is not known to be look-only", argv.join(" ")));
             return commands.iter().map(|_| Err(refused.clone())).collect();
         }
-        let commands: Vec<_> = commands.iter().map(|argv| (argv.clone(), None)).collect();
-        self.spawn(&commands, timeout)
+        let key = |argv: &[&str]| argv.iter().map(|&a| a.to_owned()).collect::<Vec<_>>();
+        let unknown: Vec<_> = commands
+            .iter()
+            .filter(|argv| !self.answers.borrow().contains_key(&key(argv)))
+            .map(|argv| (argv.clone(), None))
+            .collect();
+        let mut failed = BTreeMap::new();
+        for ((argv, _), answer) in unknown.iter().zip(self.spawn(&unknown, timeout)) {
+            match answer {
+                Ok(output) => drop(self.answers.borrow_mut().insert(key(argv), output)),
+                Err(e) => drop(failed.insert(key(argv), e)),
+            }
+        }
+        let answers = self.answers.borrow();
+        let missing = || Error::new(ErrorKind::Internal, "a program gave no answer");
+        let answer = |argv: Vec<String>| match answers.get(&argv) {
+            Some(output) => Ok(output.clone()),
+            None => Err(failed.get(&argv).cloned().unwrap_or_else(missing)),
+        };
+        commands.iter().map(|argv| answer(key(argv))).collect()
     }
 
     fn may_administer(&self) -> bool {
@@ -88,15 +116,17 @@ impl Look for Machine {
 
 impl Act for Machine {
     fn write(&self, write: &plan::Write) -> Result<()> {
+        self.forget();
         files::write(write)
     }
 
     fn remove(&self, remove: &plan::Remove) -> Result<()> {
+        self.forget();
         files::remove(remove)
     }
 
     fn mkdir(&self, path: &Path) -> Result<()> {
-        use std::os::unix::fs::DirBuilderExt as _;
+        self.forget();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
@@ -105,6 +135,7 @@ impl Act for Machine {
     }
 
     fn rmdir(&self, path: &Path) -> Result<()> {
+        self.forget();
         match fs::remove_dir(path) {
             Ok(()) => Ok(()),
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {
@@ -115,6 +146,7 @@ impl Act for Machine {
     }
 
     fn execute(&self, run: &plan::Run) -> Result<Output> {
+        self.forget();
         let argv = run.argv.iter().map(String::as_str).collect();
         let output = self.one(argv, run.stdin.as_deref(), run.timeout)?;
         if output.ok() {
@@ -126,14 +158,17 @@ impl Act for Machine {
     }
 
     fn nft(&self, _batch: &crate::nft::NftBatch) -> Result<()> {
+        self.forget();
         Err(Error::new(ErrorKind::Netlink, "netlink is not wired yet"))
     }
 
     fn lock(&self, on: &plan::LockOn) -> Result<Box<dyn Guard>> {
+        self.forget();
         lock(on, TOOL_LOCK)
     }
 
     fn rehearse(&self, _scripts: &[std::sync::Arc<[u8]>], _judge: &dyn Fn(&dyn Look) -> Result<()>) -> Result<()> {
+        self.forget();
         Err(Error::new(ErrorKind::Netlink, "netlink is not wired yet"))
     }
 }
