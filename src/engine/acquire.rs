@@ -205,14 +205,14 @@ impl Trust<'_> {
                 return Ok(Some(got(list, stored.and_then(|s| s.etag.clone()))));
             }
             Document::Json(list) => {
-                raw.extend(parse::entries(&config.api_url, &list.v4)?);
-                raw.extend(parse::entries(&config.api_url, &list.v6)?);
-                raw.extend(parse::entries(&config.api_url, &list.jdcloud)?);
+                raw.extend(parse::entries(&source::shown(&config.api_url), &list.v4)?);
+                raw.extend(parse::entries(&source::shown(&config.api_url), &list.v6)?);
+                raw.extend(parse::entries(&source::shown(&config.api_url), &list.jdcloud)?);
                 list.etag.clone()
             }
             Document::Text { v4, v6 } => {
-                raw.extend(parse::text(&config.v4_url, v4)?);
-                raw.extend(parse::text(&config.v6_url, v6)?);
+                raw.extend(parse::text(&source::shown(&config.v4_url), v4)?);
+                raw.extend(parse::text(&source::shown(&config.v6_url), v6)?);
                 None
             }
         };

@@ -106,6 +106,13 @@ fn fingerprint(url: &Url) -> String {
     })
 }
 
+/// An address as messages may show it: without user, password, and what stands in its query.
+#[must_use]
+pub fn shown(address: &str) -> String {
+    // What can't be parsed can't be censored either.
+    Url::parse(address).map_or_else(|_| "the configured address".into(), |url| config::shown(&url))
+}
+
 /// Why there is no list from the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -201,6 +208,8 @@ mod tests {
         let validator = Validator::new(&at, Some("\"x\"".into()), None);
         assert!(validator.is_for(&at));
         assert!(!validator.is_for(&url("https://me:secret@mirror.example/ips")));
+        assert_eq!(shown(at.as_str()), "https://mirror.example/ips?…");
+        assert_eq!(shown("secret"), "the configured address");
         let stored = serde_json::to_string(&validator).unwrap();
         assert!(!stored.contains("secret"), "{stored}");
         assert_eq!(serde_json::from_str::<Validator>(&stored).unwrap(), validator);
