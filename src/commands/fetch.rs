@@ -39,14 +39,15 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Fetch) -> Result<List> {
         ..Options::default()
     };
     let loaded = session.store.load(false)?;
-    let got = acquire(session, &options, &loaded.state)?;
+    let mut warnings = loaded.warnings;
+    let got = acquire(session, &options, &loaded.state, &mut warnings)?;
     Ok(List {
         schema: 1,
         command: "fetch",
         source: got.report(),
         v4: got.list.v4().iter().map(ToString::to_string).collect(),
         v6: got.list.v6().iter().map(ToString::to_string).collect(),
-        warnings: loaded.warnings.into_iter().chain(got.warnings).collect(),
+        warnings,
         error: None,
         text: state::text(&got.list),
     })

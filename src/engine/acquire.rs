@@ -73,8 +73,6 @@ pub struct Acquired {
     pub fetched_at: Timestamp,
     /// Whether a source was read anew in this run.
     pub fresh_read: bool,
-    /// What was stepped over.
-    pub warnings: Vec<Warning>,
 }
 
 impl Acquired {
@@ -92,19 +90,24 @@ impl Acquired {
     }
 }
 
-/// Gets the list.
+/// Gets the list. What was stepped over is added to `warnings`, also when the end is an error.
 ///
 /// # Errors
 /// A kind of exit 3, naming the source or the rule that refused its list.
-pub fn acquire(session: &Session<'_>, options: &Options, state: &State) -> Result<Acquired> {
-    let (last, mut warnings) = last_good(session, state);
+pub fn acquire(
+    session: &Session<'_>,
+    options: &Options,
+    state: &State,
+    warnings: &mut Vec<Warning>,
+) -> Result<Acquired> {
+    let last = last_good(session, state, warnings);
     let from = Trust { session, options, last: last.as_ref().map(|(list, _)| list) };
     if !options.lists.is_empty() {
-        return from.files(warnings);
+        return from.files();
     }
     if !session.offline {
-        match from.network(state, &mut warnings)? {
-            Some(got) => return Ok(Acquired { warnings, ..got }),
+        match from.network(state, warnings)? {
+            Some(got) => return Ok(got),
             None if last.is_none() && state.list.is_some() => {
                 warnings.push(Warning::new("list-lost", "the last good copy is lost; the built-in list is used"));
             }
@@ -118,20 +121,27 @@ pub fn acquire(session: &Session<'_>, options: &Options, state: &State) -> Resul
 }
 
 /// The last good copy, read and vetted again as if it came from a stranger.
-fn last_good<'s>(session: &Session<'_>, state: &'s State) -> (Option<(Prefixes, &'s StoredList)>, Vec<Warning>) {
-    let Some(stored) = &state.list else { return (None, vec![]) };
+fn last_good<'s>(
+    session: &Session<'_>,
+    state: &'s State,
+    warnings: &mut Vec<Warning>,
+) -> Option<(Prefixes, &'s StoredList)> {
+    let stored = state.list.as_ref()?;
     let checked = session.store.list(&stored.digest).and_then(|list| {
         let raw = RawList { v4: list.v4().to_vec(), v6: list.v6().to_vec() };
         vet(raw, None, &session.config.policy(true))
             .map_err(|e| Warning::new("list-lost", format!("the last good copy is not to be trusted any more: {e}")))
     });
     match checked {
-        Ok(list) => (Some((list.into_prefixes(), stored)), vec![]),
-        Err(warning) => (None, vec![warning]),
+        Ok(list) => Some((list.into_prefixes(), stored)),
+        Err(warning) => {
+            warnings.push(warning);
+            None
+        }
     }
 }
 
-fn copy(session: &Session<'_>, list: Prefixes, stored: &StoredList, mut warnings: Vec<Warning>) -> Result<Acquired> {
+fn copy(session: &Session<'_>, list: Prefixes, stored: &StoredList, warnings: &mut Vec<Warning>) -> Result<Acquired> {
     let age = session.now.duration_since(stored.fetched_at);
     if age > OLDEST_COPY {
         let days = age.as_hours() / 24;
@@ -154,7 +164,6 @@ fn copy(session: &Session<'_>, list: Prefixes, stored: &StoredList, mut warnings
         validator: stored.validator.clone(),
         fetched_at: stored.fetched_at,
         fresh_read: false,
-        warnings,
     })
 }
 
@@ -177,7 +186,8 @@ impl Trust<'_> {
         let stored = state.list.as_ref().filter(|_| self.last.is_some());
         let mut stepped_over = Vec::new();
         let fetched = source::fetch(config, stored.and_then(|s| s.validator.as_ref()), &mut stepped_over);
-        let unreachable = |e: &Error| Warning::new("source-unreachable", e.message.clone());
+        // The fault's own kind is the warning's id: a script sees why, not only that.
+        let unreachable = |e: &Error| Warning::new(e.kind.as_str(), format!("{e}; it was stepped over"));
         warnings.extend(stepped_over.iter().map(unreachable));
         let fetched = match fetched {
             Ok(fetched) => fetched,
@@ -195,7 +205,6 @@ impl Trust<'_> {
             validator: fetched.validator.clone(),
             fetched_at: self.session.now,
             fresh_read: true,
-            warnings: vec![],
         };
         let mut raw = RawList::default();
         let etag = match &fetched.document {
@@ -219,7 +228,7 @@ impl Trust<'_> {
         Ok(Some(got(self.vetted(raw)?, etag)))
     }
 
-    fn files(&self, warnings: Vec<Warning>) -> Result<Acquired> {
+    fn files(&self) -> Result<Acquired> {
         let mut raw = RawList::default();
         let mut names = Vec::new();
         let mut etag = None;
@@ -244,11 +253,10 @@ impl Trust<'_> {
             validator: None,
             fetched_at: self.session.now,
             fresh_read: true,
-            warnings,
         })
     }
 
-    fn built_in(&self, mut warnings: Vec<Warning>) -> Result<Acquired> {
+    fn built_in(&self, warnings: &mut Vec<Warning>) -> Result<Acquired> {
         warnings.push(Warning::new(
             "built-in-list",
             format!("the list built into this edgeallow is used, which was taken on {}", snapshot::DATE),
@@ -263,7 +271,6 @@ impl Trust<'_> {
             validator: None,
             fetched_at: taken.unwrap_or(self.session.now),
             fresh_read: false,
-            warnings,
         })
     }
 }

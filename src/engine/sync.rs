@@ -81,8 +81,7 @@ impl Session<'_> {
         let Loaded { mut state, known, warnings } = self.store.load(!options.dry_run)?;
         report.warnings.extend(warnings);
 
-        let got = acquire(self, options, &state)?;
-        report.warnings.extend(got.warnings.iter().cloned());
+        let got = acquire(self, options, &state, &mut report.warnings)?;
         report.source = Some(got.report());
 
         let asked = Asked { names, only_these: !options.backends.is_empty() };
