@@ -361,7 +361,8 @@ fn a_table_that_nft_wrote_is_left_alone() {
     lab("a_table_that_nft_wrote_is_left_alone", || {
         sh("nft 'add table ip filter; \
             add chain ip filter INPUT { type filter hook input priority 0; policy drop; }; \
-            add rule ip filter INPUT tcp dport vmap { 22 : accept }'");
+            add rule ip filter INPUT ct state vmap { invalid : drop }; \
+            add rule ip filter INPUT socket transparent 1 accept'");
         let before = sh("nft list ruleset");
         let named = Iptables { named: true, ..Iptables::default() };
         let seen = look(&named, None);

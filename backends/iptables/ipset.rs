@@ -189,10 +189,10 @@ pub fn work(family: Family, there: Option<(&Set, usize)>, to: &Set) -> Result<Op
     if set == to {
         return Ok(None);
     }
-    if set.create == to.create {
-        if let Content::Known { nets: seen, odd } = &set.content {
-            return Ok(Some(delta(name, (seen, odd), (wanted, wanted_odd))));
-        }
+    if set.create == to.create
+        && let Content::Known { nets: seen, odd } = &set.content
+    {
+        return Ok(Some(delta(name, (seen, odd), (wanted, wanted_odd))));
     }
     if of_another_type(set, to) {
         if references > 0 {
