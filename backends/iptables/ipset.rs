@@ -189,13 +189,12 @@ pub fn work(family: Family, there: Option<(&Set, usize)>, to: &Set) -> Result<Op
     if set == to {
         return Ok(None);
     }
-    if set.create == to.create {
-        if let Content::Known { nets: seen, odd } = &set.content {
-            return Ok(Some(delta(name, (seen, odd), (wanted, wanted_odd))));
-        }
+    if set.create == to.create
+        && let Content::Known { nets: seen, odd } = &set.content
+    {
+        return Ok(Some(delta(name, (seen, odd), (wanted, wanted_odd))));
     }
-    let same_kind = set.create.first() == to.create.first() && inet_of(&set.create) == inet_of(&to.create);
-    if !same_kind {
+    if of_another_type(set, to) {
         if references > 0 {
             return Err(format!("a set {name} of type {} is in use", set.create.join(" ")));
         }
@@ -211,6 +210,12 @@ pub fn work(family: Family, there: Option<(&Set, usize)>, to: &Set) -> Result<Op
         format!("set {name} has other options, or no room")
     };
     Ok(Some(Work { why, script }))
+}
+
+/// Whether one can't be swapped for the other.
+#[must_use]
+pub fn of_another_type(a: &Set, b: &Set) -> bool {
+    a.create.first() != b.create.first() || inet_of(&a.create) != inet_of(&b.create)
 }
 
 fn inet_of(create: &[String]) -> Option<&String> {

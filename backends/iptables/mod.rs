@@ -17,6 +17,8 @@ pub mod save;
 pub mod seen;
 pub mod steps;
 pub mod target;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -251,13 +251,13 @@ pub fn part_of(filter: &Filter) -> (Part, usize, bool) {
 pub fn script(from: &Part, to: &Part, held: bool) -> String {
     let mut out = String::from("*filter\n");
     let jump = JUMP.join(" ");
-    if let Some(rules) = &to.chain {
-        if from.chain.as_ref() != Some(rules) {
-            // Makes the chain, or empties it.
-            let _ = writeln!(out, ":{CHAIN} - [0:0]");
-            for rule in rules {
-                let _ = writeln!(out, "-A {CHAIN} {}", rule.text());
-            }
+    if let Some(rules) = &to.chain
+        && from.chain.as_ref() != Some(rules)
+    {
+        // Makes the chain, or empties it.
+        let _ = writeln!(out, ":{CHAIN} - [0:0]");
+        for rule in rules {
+            let _ = writeln!(out, "-A {CHAIN} {}", rule.text());
         }
     }
     if from.jumps != to.jumps {

@@ -26,14 +26,23 @@ pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
     for name in &seen.leftovers {
         plan.change("a set was left half built by a run that was cut off", ipset_restore(format!("destroy {name}\n")));
     }
+    // A set of another type can't be swapped. Where only rules of ours look into it, and those go, it waits for them.
+    let mut after_rules = Vec::new();
     for (family, set) in &to.sets {
-        let there = seen.sets.get(family).map(|s| (&s.set, s.references));
+        let there = seen.sets.get(family);
+        let still_used = to.parts.values().any(|part| part.set_rules(*family) > 0);
+        let waits = there.is_some_and(|s| ipset::of_another_type(&s.set, set))
+            && seen.foreign_references(*family) == 0
+            && !still_used;
+        let there = there.map(|s| (&s.set, if waits { 0 } else { s.references }));
         let work = ipset::work(*family, there, set).map_err(|why| {
             Error::new(ErrorKind::ToolConfig, why)
                 .hint("`edgeallow remove --backend iptables` takes it out; or destroy that set by hand")
         })?;
-        if let Some(work) = work {
-            plan.change(work.why, ipset_restore(work.script));
+        match work {
+            Some(work) if waits => after_rules.push(work),
+            Some(work) => plan.change(work.why, ipset_restore(work.script)),
+            None => {}
         }
     }
     for table in &seen.tables {
@@ -43,6 +52,9 @@ pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
             let run = Run::new([table.tool.restore.as_str(), "--noflush", "-w", "5"]).stdin(script);
             plan.change(why(table, &wanted), Step::Run(run));
         }
+    }
+    for work in after_rules {
+        plan.change(work.why, ipset_restore(work.script));
     }
     let owned = seen.owned();
     for family in owned.sets.keys().filter(|f| !to.sets.contains_key(f)) {
