@@ -93,7 +93,10 @@ impl Command<'_> {
         let (started, start) = mpsc::channel();
         let (ended, end) = mpsc::channel();
         let Self { lab, argv, stdin, env, internet } = self;
-        let work = || {
+        let words = argv.clone();
+        // The senders move into the closure, so that a panic in it ends the watchdog too.
+        let work = move || {
+            let argv = words;
             let mut command = std::process::Command::new(&argv[0]);
             command.args(&argv[1..]).env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").envs(env).current_dir("/");
             command.stdin(stdin.map_or_else(Stdio::null, |bytes| in_memory(&bytes)));

@@ -17,14 +17,14 @@ mod namespace;
 mod net;
 mod probe;
 mod rules;
+mod watch;
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{collections::BTreeSet, sync::Mutex};
 
 pub use command::{Command, Output};
 pub use files::{Tree, diff};
 pub use net::{CLIENT4, CLIENT6, SERVER4, SERVER6};
 pub use probe::{Reach, Table};
-pub use rules::Rules;
 
 /// Cloudflare, IPv4: in 173.245.48.0/20.
 pub const EDGE4: &str = "173.245.48.29";
@@ -43,10 +43,15 @@ pub const STRANGERS: [&str; 2] = [STRANGER4, STRANGER6];
 /// The ports that something listens on from the start.
 pub const LISTENING: [u16; 4] = [22, 80, 443, 8443];
 
+/// What the lab has changed of `/usr` so far: the upper half of the overlay. `/usr` itself is too large to compare.
+pub const CHANGED_IN_USR: &str = "/mnt/usr/upper";
+/// What the lab has changed of `/var` so far.
+pub const CHANGED_IN_VAR: &str = "/mnt/var/upper";
+
 /// A throwaway host, and the internet that it is connected to.
 pub struct Lab {
-    listeners: RefCell<Vec<net::Listener>>,
-    addresses: RefCell<BTreeSet<String>>,
+    listeners: Mutex<Vec<net::Listener>>,
+    addresses: Mutex<BTreeSet<String>>,
     // Last, so that it is dropped last: listeners keep the network namespace alive.
     namespaces: namespace::Namespaces,
 }
@@ -59,7 +64,7 @@ impl Lab {
     pub fn new() -> Self {
         namespace::check_prerequisites();
         let namespaces = namespace::Namespaces::new();
-        let lab = Self { namespaces, listeners: RefCell::default(), addresses: RefCell::default() };
+        let lab = Self { namespaces, listeners: Mutex::default(), addresses: Mutex::default() };
         lab.connect_to_the_internet();
         for port in LISTENING {
             lab.listen(port);

@@ -55,7 +55,7 @@ impl Lab {
     /// Gives the internet more addresses to connect from.
     pub fn internet_addresses<'a>(&self, addresses: impl IntoIterator<Item = &'a str>) {
         let (mut there, mut here) = (String::new(), String::new());
-        let mut known = self.addresses.borrow_mut();
+        let mut known = self.addresses.lock().expect("no panic elsewhere");
         for address in addresses {
             let ip: IpAddr = address.parse().unwrap_or_else(|_| panic!("{address} is not an address"));
             if !known.insert(address.to_owned()) {
@@ -81,7 +81,7 @@ impl Lab {
             socket.listen(1024).expect("listen");
             socket
         });
-        self.listeners.borrow_mut().push(Listener::start(socket));
+        self.listeners.lock().expect("no panic elsewhere").push(Listener::start(socket));
     }
 }
 

@@ -72,7 +72,8 @@ fn another_address_can_connect_once_the_internet_has_it() {
 
 #[test]
 fn what_is_written_in_a_lab_stays_there() {
-    let places = ["/etc/edgeallow-lab-test", "/var/edgeallow-lab-test", "/usr/edgeallow-lab-test", "/run/edgeallow-lab"];
+    let places =
+        ["/etc/edgeallow-lab-test", "/var/edgeallow-lab-test", "/usr/edgeallow-lab-test", "/run/edgeallow-lab"];
     let lab = Lab::new();
     for place in places {
         lab.write_file(place, "lab");
@@ -108,7 +109,20 @@ fn foreign_rules_are_what_does_not_carry_the_tag() {
     lab.run(["ipset", "create", "friends", "hash:net"]);
     let before = lab.foreign_rules();
     lab.run(["nft", "add", "table", "inet", "edgeallow"]);
-    lab.run(["nft", "insert", "rule", "inet", "filter", "input", "tcp", "dport", "80", "accept", "comment", "edgeallow"]);
+    lab.run([
+        "nft",
+        "insert",
+        "rule",
+        "inet",
+        "filter",
+        "input",
+        "tcp",
+        "dport",
+        "80",
+        "accept",
+        "comment",
+        "edgeallow",
+    ]);
     lab.run(["ipset", "create", "edgeallow4", "hash:net"]);
     assert_eq!(before, lab.foreign_rules());
     lab.run(["nft", "add", "rule", "inet", "filter", "input", "tcp", "dport", "81", "accept"]);
