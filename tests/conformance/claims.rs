@@ -1,0 +1,223 @@
+//! What must hold for every backend, a function each.
+
+use super::{Kind, host};
+use crate::{
+    lab::{CHANGED_IN_USR, CHANGED_IN_VAR, EDGES, Lab, Reach, STRANGERS, Table, Tree, diff},
+    run::{PORTS, expect_reach, expect_status, list_with, opened, part_of, reach, remove, sync, try_sync},
+};
+
+/// Where an administrator's files are; edgeallow's state folder is not among them.
+const FILES: [&str; 2] = ["/etc", CHANGED_IN_USR];
+
+pub fn cloudflare_gets_in_and_nobody_else_does(kind: &dyn Kind) {
+    let lab = host(kind);
+    let before = blocked(&lab);
+    let report = sync(&lab, &[]);
+    assert_eq!(report["changed"], true, "{report:#}");
+    assert_eq!(part_of(&report, kind.backend())["state"], "applied", "{report:#}");
+    expect_reach(&lab, &opened(&before), "after a sync");
+    expect_status(&lab, 0);
+}
+
+pub fn a_second_sync_changes_nothing_and_starts_nothing(kind: &dyn Kind) {
+    let lab = host(kind);
+    sync(&lab, &[]);
+    lab.record_programs();
+    let folders = ["/etc", CHANGED_IN_USR, "/run"];
+    // The run's lock and the stores that the tools' own lock files are in may be touched; nothing else.
+    let stamps = || {
+        let mut stamps = lab.stamps(&folders);
+        stamps.retain(|p, _| {
+            !p.contains("edgeallow.lock") && !p.contains("xtables.lock") && p != "/run" && p != "/run/lock"
+        });
+        stamps
+    };
+    let (rules, files) = (lab.rules(), stamps());
+    lab.recorded_programs();
+    let (report, transactions) = lab.transactions(|| sync(&lab, &[]));
+    let programs = lab.recorded_programs();
+    assert_eq!(report["changed"], false, "{report:#}");
+    assert_eq!(part_of(&report, kind.backend())["state"], "in_sync", "{report:#}");
+    assert!(transactions.is_empty(), "a sync with nothing to do sent {transactions:#?}");
+    let changing: Vec<_> = programs.iter().filter(|p| !only_looks(p)).collect();
+    assert!(changing.is_empty(), "a sync with nothing to do started {changing:#?}");
+    assert_same(&files, &stamps(), "a sync with nothing to do");
+    assert_eq!(rules, lab.rules());
+    expect_status(&lab, 0);
+}
+
+pub fn what_is_not_ours_stays_as_it_is(kind: &dyn Kind) {
+    let lab = host(kind);
+    let (rules, files) = (lab.foreign_rules(), lab.tree(&FILES));
+    sync(&lab, &[]);
+    let after = lab.foreign_rules();
+    assert!(rules == after, "foreign rules were\n{rules:?}\nand are\n{after:?}");
+    let (before, after) = (foreign_files(files), foreign_files(lab.tree(&FILES)));
+    assert_same(&before, &after, "a sync");
+    // The same after a change of the list, and of the ports.
+    let list = list_with(&lab, "longer", &["9.9.9.0/24"]);
+    sync(&lab, &["--list", &list]);
+    lab.write_file("/etc/edgeallow/config.toml", "ports = [443, 8443]\n");
+    sync(&lab, &["--list", &list]);
+    assert_eq!(rules, lab.foreign_rules(), "after a change of list and ports");
+    assert_eq!(lab.connect(EDGES[0], 80), Reach::Timeout, "a port that is no longer wanted");
+    assert_eq!(lab.connect(EDGES[0], 8443), Reach::Accepted, "a port that is wanted now");
+}
+
+pub fn every_drift_is_seen_and_healed(kind: &dyn Kind) {
+    std::thread::scope(|scope| {
+        let drifts = 0..kind.drifts().len();
+        let running: Vec<_> = drifts.map(|i| scope.spawn(move || drift_is_seen_and_healed(kind, i))).collect();
+        let failed: Vec<_> = running.into_iter().filter_map(|r| r.join().ok().flatten()).collect();
+        assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    });
+}
+
+/// The failure in words, because a panic on another thread would not name the drift.
+fn drift_is_seen_and_healed(kind: &dyn Kind, index: usize) -> Option<String> {
+    let drift = kind.drifts().swap_remove(index);
+    let lab = host(kind);
+    let before = reach(&lab);
+    sync(&lab, &[]);
+    let foreign = lab.foreign_rules();
+    (drift.harm)(&lab);
+    let status = lab.edgeallow(["status", "--offline", "--format", "json"]);
+    if status.status != Some(6) {
+        return Some(format!("{}: status didn't see it: {status:?}", drift.what));
+    }
+    let healed = try_sync(&lab, &[]);
+    if healed.status != Some(0) || healed.json()["changed"] != true {
+        return Some(format!("{}: sync didn't heal it: {healed:?}", drift.what));
+    }
+    let again = try_sync(&lab, &[]);
+    if again.status != Some(0) || again.json()["changed"] != false {
+        return Some(format!("{}: a second sync is not quiet: {again:?}", drift.what));
+    }
+    let (now, expected) = (reach(&lab), opened(&before));
+    if now != expected {
+        return Some(format!("{}: expected{expected:?}\nbut it is{now:?}\nrules:\n{:?}", drift.what, lab.rules()));
+    }
+    // A drift may bring rules of somebody else; none that was there before may be gone.
+    let after = lab.foreign_rules();
+    let gone: Vec<_> = foreign.0.lines().filter(|l| !after.0.contains(*l)).collect();
+    (!gone.is_empty()).then(|| format!("{}: foreign rules are gone: {gone:#?}", drift.what))
+}
+
+pub fn it_survives_the_reload_of_the_tool(kind: &dyn Kind) {
+    let lab = host(kind);
+    let before = reach(&lab);
+    sync(&lab, &[]);
+    kind.reload(&lab);
+    expect_reach(&lab, &opened(&before), "after a reload");
+    expect_status(&lab, 0);
+}
+
+pub fn it_survives_a_boot(kind: &dyn Kind) {
+    let lab = host(kind);
+    let (before, foreign) = (reach(&lab), lab.foreign_rules());
+    sync(&lab, &[]);
+    kind.boot(&lab);
+    expect_reach(&lab, &opened(&before), "after a boot");
+    assert_eq!(foreign, lab.foreign_rules(), "after a boot");
+    expect_status(&lab, 0);
+}
+
+pub fn a_dry_run_changes_nothing_and_tells_what_a_run_does(kind: &dyn Kind) {
+    let lab = host(kind);
+    let everywhere = ["/etc", CHANGED_IN_USR, "/run", CHANGED_IN_VAR];
+    let (rules, files) = (lab.rules(), lab.stamps(&everywhere));
+    let dry = sync(&lab, &["--dry-run"]);
+    try_sync(&lab, &["--dry-run", "--exit-code"]).expect(6);
+    let text = lab.edgeallow(["sync", "--offline", "--dry-run"]).expect_ok().stdout;
+    assert!(text.contains("173.245.48.0/20"), "a plan names the ranges: {text}");
+    assert_same(&files, &lab.stamps(&everywhere), "a dry run");
+    assert_eq!(rules, lab.rules());
+    assert_eq!((&dry["dry_run"], &dry["changed"]), (&true.into(), &true.into()), "{dry:#}");
+    let planned = part_of(&dry, kind.backend());
+    assert_eq!(planned["state"], "planned", "{dry:#}");
+    let real = sync(&lab, &[]);
+    assert_eq!(planned["changes"], part_of(&real, kind.backend())["changes"], "what was told is what was done");
+    try_sync(&lab, &["--dry-run", "--exit-code"]).expect_ok();
+}
+
+pub fn a_changed_list_changes_who_gets_in(kind: &dyn Kind) {
+    let lab = host(kind);
+    let (newcomers, others) = (["9.9.9.9", "2620:fe::9"], ["9.9.8.9", "2620:fd::9"]);
+    lab.internet_addresses(newcomers.into_iter().chain(others));
+    let list = list_with(&lab, "longer", &["9.9.9.0/24", "2620:fe::/48"]);
+    sync(&lab, &["--list", &list]);
+    let table = lab.table(&newcomers, &PORTS);
+    assert!(table.all_accepted(), "on the list:{table:?}");
+    let table = lab.table(&others, &PORTS);
+    assert!(table.none_accepted(), "beside the list:{table:?}");
+    let list = list_with(&lab, "shorter", &[]);
+    sync(&lab, &["--list", &list, "--remove-now"]);
+    let table = lab.table(&newcomers, &PORTS);
+    assert!(table.none_accepted(), "no longer on the list:{table:?}");
+    let table = lab.table(&EDGES, &PORTS);
+    assert!(table.all_accepted(), "still on the list:{table:?}");
+    expect_status(&lab, 0);
+}
+
+pub fn removal_restores_the_machine(kind: &dyn Kind) {
+    let lab = host(kind);
+    let (rules, files, before) = (lab.rules(), lab.tree(&FILES), reach(&lab));
+    sync(&lab, &[]);
+    let applied = (lab.rules(), lab.stamps(&FILES));
+    let plan = remove(&lab, &["--dry-run"]);
+    assert_eq!(plan["changed"], true, "{plan:#}");
+    assert_eq!(applied.0, lab.rules(), "a dry run of remove");
+    assert_same(&applied.1, &lab.stamps(&FILES), "a dry run of remove");
+    let report = remove(&lab, &[]);
+    assert_eq!(part_of(&report, kind.backend())["state"], "removed", "{report:#}");
+    let after = lab.rules();
+    assert!(rules == after, "rules were\n{rules:?}\nand are\n{after:?}");
+    assert_same(&files, &lab.tree(&FILES), "a sync and a remove");
+    expect_reach(&lab, &before, "after remove");
+    assert_eq!(remove(&lab, &[])["changed"], false, "nothing is left to remove");
+    // And a boot brings nothing back.
+    kind.boot(&lab);
+    assert_eq!(rules, lab.rules(), "after remove and a boot");
+}
+
+/// Who reaches what before the first sync; fails if the kind's firewall isn't what a kind promises.
+fn blocked(lab: &Lab) -> Table {
+    let before = reach(lab);
+    for ((from, port), reach) in &before.0 {
+        let expected_open = *port == 22 && EDGES.contains(&from.as_str());
+        let expected_closed = PORTS.contains(port) || (*port == 22 && STRANGERS[0] == from);
+        assert!(!expected_open || *reach == Reach::Accepted, "the kind's firewall:{before:?}");
+        assert!(!expected_closed || *reach != Reach::Accepted, "the kind's firewall:{before:?}");
+    }
+    before
+}
+
+/// Whether a recorded command can't change anything, whatever its arguments do.
+fn only_looks(command: &str) -> bool {
+    let (program, args) = command.split_once(' ').unwrap_or((command, ""));
+    let args: Vec<_> = args.split_whitespace().collect();
+    program.ends_with("tables-save")
+        || program.ends_with("-nft-save")
+        || program.ends_with("-legacy-save")
+        || args == ["--version"]
+        || args == ["-V"]
+        || (program == "nft" && args.contains(&"list") && !args.contains(&"-f"))
+        || (program == "ipset" && matches!(args.first(), Some(&"save" | &"list")))
+        || (program == "systemctl" && matches!(args.first(), Some(&"is-enabled" | &"is-active" | &"show" | &"cat")))
+}
+
+/// A picture of files without edgeallow's own, and without its lines in those of others.
+fn foreign_files(mut files: Tree) -> Tree {
+    files.retain(|path, _| !path.contains("edgeallow") && !path.ends_with("/nftables.service.d"));
+    for content in files.values_mut() {
+        // Contents are shown with escapes; a line is what stands between two `\n`.
+        *content =
+            content.split("\\n").filter(|l| !l.to_lowercase().contains("edgeallow")).collect::<Vec<_>>().join("\\n");
+    }
+    files
+}
+
+fn assert_same(before: &Tree, after: &Tree, what: &str) {
+    let found = diff(before, after);
+    assert!(found.is_empty(), "{what} left its mark:\n{}", found.join("\n"));
+}

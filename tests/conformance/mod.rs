@@ -1,0 +1,93 @@
+//! One suite, every backend: what each of them must make true, judged by packets and by comparing bytes.
+//!
+//! To add a backend: implement [`Kind`] in a file here, and name it in the list below. A backend in edgeallow's
+//! registry that no kind covers fails `every_backend_is_covered`.
+//!
+//! Belongs here: what holds for every backend. Does not: what is particular to one (`tests/packets`, `tests/hosts`).
+
+mod claims;
+mod iptables;
+mod nftables;
+
+use crate::lab::Lab;
+
+/// A host that some packet filter or tool guards, and what can happen to it.
+pub trait Kind: Sync {
+    /// The backend's name in the registry.
+    fn backend(&self) -> &'static str;
+
+    /// A firewall as an administrator sets it up: it drops by default, lets everybody in on port 22, has rules
+    /// before and after the place where ours belong, and bans a stranger. Cloudflare is refused on 80 and 443.
+    fn setup(&self, lab: &Lab);
+
+    /// Ways to damage what is ours, after a sync. Each gets a host of its own.
+    fn drifts(&self) -> Vec<Drift>;
+
+    /// What the tool's own command or service does when the administrator reloads it.
+    fn reload(&self, lab: &Lab);
+
+    /// The machine starts again: nothing is left of what was live, and the services load what is stored.
+    fn boot(&self, lab: &Lab);
+}
+
+/// One way to damage what is ours.
+pub struct Drift {
+    /// In words, for the test's message.
+    pub what: &'static str,
+    /// Does it.
+    pub harm: Box<dyn Fn(&Lab)>,
+}
+
+impl Drift {
+    fn new(what: &'static str, harm: impl Fn(&Lab) + 'static) -> Self {
+        Self { what, harm: Box::new(harm) }
+    }
+}
+
+/// A host with its firewall.
+fn host(kind: &dyn Kind) -> Lab {
+    let lab = Lab::new();
+    kind.setup(&lab);
+    lab
+}
+
+macro_rules! suite {
+    ($($name:ident: $kind:expr;)*) => {
+        /// Every kind of host in the suite.
+        const KINDS: &[&dyn Kind] = &[$(&$kind),*];
+        $(suite! { @tests $name, $kind,
+            cloudflare_gets_in_and_nobody_else_does,
+            a_second_sync_changes_nothing_and_starts_nothing,
+            what_is_not_ours_stays_as_it_is,
+            every_drift_is_seen_and_healed,
+            it_survives_the_reload_of_the_tool,
+            it_survives_a_boot,
+            a_dry_run_changes_nothing_and_tells_what_a_run_does,
+            a_changed_list_changes_who_gets_in,
+            removal_restores_the_machine,
+        })*
+    };
+    (@tests $name:ident, $kind:expr, $($claim:ident,)*) => {
+        mod $name {
+            $(#[test] fn $claim() { super::claims::$claim(&$kind); })*
+        }
+    };
+}
+
+suite! {
+    nftables_with_include: crate::conformance::nftables::WITH_INCLUDE;
+    nftables_with_systemd: crate::conformance::nftables::WITH_SYSTEMD;
+    iptables_nft: crate::conformance::iptables::NFT;
+    iptables_legacy: crate::conformance::iptables::LEGACY;
+}
+
+#[test]
+fn every_backend_is_covered() {
+    let report = Lab::new().edgeallow(["backends", "--format", "json"]).expect_ok().json();
+    let backends = report["backends"].as_array().expect("a list of backends");
+    assert!(!backends.is_empty());
+    for backend in backends {
+        let name = backend["name"].as_str().expect("a backend's name");
+        assert!(KINDS.iter().any(|k| k.backend() == name), "no kind in tests/conformance covers the backend {name}");
+    }
+}

@@ -1,0 +1,86 @@
+//! The lab: throwaway hosts, in which every packet filter runs for real and nothing reaches the machine.
+//!
+//! A [`Lab`] has its own network, mounts, processes, host name and IPC. `/etc`, `/var` and `/usr` are overlays whose
+//! upper halves live in memory, `/run` is empty, and a second network namespace plays the internet, with real
+//! Cloudflare source addresses and strangers. "Allowed" means that a TCP connection from there was answered.
+//!
+//! One process, the lab's pid 1, holds all of it: when it ends, the kernel ends every other process in the lab and
+//! takes the mounts and interfaces away. It ends when the lab is dropped, and also when the test process dies in
+//! whatever way, because it reads from a pipe that only that process has the other end of.
+//!
+//! Belongs here: hosts, packets, files, and pictures of rule sets. Does not: what a firewall should look like
+//! (`tests/conformance`), or any knowledge of what edgeallow does.
+
+mod command;
+mod files;
+mod namespace;
+mod net;
+mod probe;
+mod rules;
+mod watch;
+
+use std::{collections::BTreeSet, sync::Mutex};
+
+pub use command::{Command, Output};
+pub use files::{Tree, diff};
+pub use net::{CLIENT4, CLIENT6, SERVER4, SERVER6};
+pub use probe::{Reach, Table};
+
+/// Cloudflare, IPv4: in 173.245.48.0/20.
+pub const EDGE4: &str = "173.245.48.29";
+/// Cloudflare, IPv4: in 104.16.0.0/13.
+pub const OTHER_EDGE4: &str = "104.23.7.7";
+/// Cloudflare, IPv6: in 2400:cb00::/32.
+pub const EDGE6: &str = "2400:cb00::9";
+/// Nobody in particular, IPv4.
+pub const STRANGER4: &str = "203.0.113.9";
+/// Nobody in particular, IPv6.
+pub const STRANGER6: &str = "2001:db8:bad::9";
+/// Every Cloudflare address that the internet starts with.
+pub const EDGES: [&str; 3] = [EDGE4, OTHER_EDGE4, EDGE6];
+/// Every stranger that the internet starts with.
+pub const STRANGERS: [&str; 2] = [STRANGER4, STRANGER6];
+/// The ports that something listens on from the start.
+pub const LISTENING: [u16; 4] = [22, 80, 443, 8443];
+
+/// What the lab has changed of `/usr` so far: the upper half of the overlay. `/usr` itself is too large to compare.
+pub const CHANGED_IN_USR: &str = "/mnt/usr/upper";
+/// What the lab has changed of `/var` so far.
+pub const CHANGED_IN_VAR: &str = "/mnt/var/upper";
+
+/// A throwaway host, and the internet that it is connected to.
+pub struct Lab {
+    listeners: Mutex<Vec<net::Listener>>,
+    addresses: Mutex<BTreeSet<String>>,
+    // Last, so that it is dropped last: listeners keep the network namespace alive.
+    namespaces: namespace::Namespaces,
+}
+
+impl Lab {
+    /// A host without firewall rules, with something listening on [`LISTENING`].
+    ///
+    /// # Panics
+    /// Where no lab can be made, saying what is missing. A test that can't run must fail.
+    pub fn new() -> Self {
+        namespace::check_prerequisites();
+        let namespaces = namespace::Namespaces::new();
+        let lab = Self { namespaces, listeners: Mutex::default(), addresses: Mutex::default() };
+        lab.connect_to_the_internet();
+        for port in LISTENING {
+            lab.listen(port);
+        }
+        lab
+    }
+
+    /// Runs something in the lab: its files, its network, and children in its process table.
+    ///
+    /// Threads can't be started in there, because the kernel wants all threads of a process in one process table.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespaces.inside(work)
+    }
+
+    /// The process id of the lab's pid 1, as the test process sees it.
+    pub fn init(&self) -> u32 {
+        self.namespaces.init()
+    }
+}

@@ -1,0 +1,110 @@
+//! Catching changes in the act: programs that are started, and transactions that reach the kernel.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use super::Lab;
+
+const SPAWNED: &str = "/mnt/spawned";
+const HEARD: &str = "/mnt/heard";
+
+/// The programs whose start is recorded: everything that can change a packet filter or a service.
+const RECORDED: [&str; 7] =
+    ["nft", "xtables-nft-multi", "xtables-legacy-multi", "ipset", "systemctl", "netfilter-persistent", "sysctl"];
+
+impl Lab {
+    /// From now on every start of a firewall's program is written down.
+    pub fn record_programs(&self) {
+        self.files(|| {
+            fs::create_dir_all("/mnt/real")?;
+            for name in RECORDED {
+                let Some(path) =
+                    ["/usr/sbin", "/usr/bin"].map(|d| format!("{d}/{name}")).into_iter().find(|p| is_file(p))
+                else {
+                    continue;
+                };
+                fs::copy(&path, format!("/mnt/real/{name}"))?;
+                // The xtables programs are one file with many names, and take the name as their first argument too.
+                let call = if name.starts_with("xtables") { "\"${0##*/}\" \"$@\"" } else { "\"$@\"" };
+                let script = format!("#!/bin/sh\necho \"${{0##*/}} $*\" >>{SPAWNED}\nexec /mnt/real/{name} {call}\n");
+                fs::write(&path, script)?;
+            }
+            fs::write(SPAWNED, "")
+        });
+    }
+
+    /// What has been started since the last call, a command a line.
+    pub fn recorded_programs(&self) -> Vec<String> {
+        let lines = self.read_file(SPAWNED).lines().map(str::to_owned).collect();
+        self.write_file(SPAWNED, "");
+        lines
+    }
+
+    /// The nf_tables transactions that reach the kernel while something is done, as `nft monitor` tells them.
+    ///
+    /// Covers native nftables and the nft variant of iptables, whoever sends: a program or a library.
+    pub fn transactions<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<String>) {
+        self.write_file(HEARD, "");
+        let monitor = self.inside(|| {
+            let heard = fs::File::create(HEARD).expect("a file for the monitor");
+            let mut monitor = Command::new("/usr/sbin/nft");
+            monitor.args(["monitor"]).stdin(Stdio::null()).stdout(heard).stderr(Stdio::null());
+            monitor.spawn().expect("start nft monitor")
+        });
+        let mut monitor = Ended(monitor);
+        // The monitor takes a moment to subscribe: it listens when it has heard of a mark.
+        let start = Instant::now();
+        loop {
+            self.run(["nft", "add", "table", "inet", "mark"]);
+            self.run(["nft", "delete", "table", "inet", "mark"]);
+            if self.hears("delete table inet mark") {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "nft monitor stays silent");
+            sleep(Duration::from_millis(20));
+        }
+        let work = work();
+        self.run(["nft", "add", "table", "inet", "end"]);
+        while !self.hears("add table inet end") {
+            assert!(start.elapsed() < Duration::from_secs(120), "nft monitor fell silent");
+            sleep(Duration::from_millis(5));
+        }
+        self.run(["nft", "delete", "table", "inet", "end"]);
+        monitor.end();
+        let heard = self.read_file(HEARD);
+        let lines = heard.lines().skip_while(|l| !l.contains("inet mark")).filter(|l| !l.contains("inet mark"));
+        let lines = lines.take_while(|l| !l.contains("inet end"));
+        // A transaction's announcement names its process; those of the marks' own `nft` are not counted.
+        let lines = lines.filter(|l| !l.starts_with("# new generation")).map(str::to_owned).collect();
+        (work, lines)
+    }
+
+    fn hears(&self, words: &str) -> bool {
+        self.read_file(HEARD).contains(words)
+    }
+}
+
+fn is_file(path: &str) -> bool {
+    fs::symlink_metadata(Path::new(path)).is_ok_and(|m| m.is_file())
+}
+
+/// A child that doesn't outlive its owner.
+struct Ended(Child);
+
+impl Ended {
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,11 @@
+//! Everything that is proved on a real host: real packet filters, real packets, in throwaway labs.
+//!
+//! One crate for all of it, because linking is what takes time; the rooms are folders next to this one.
+#![allow(clippy::disallowed_methods, reason = "tests play the administrator, who runs programs and writes files")]
+
+#[path = "../conformance/mod.rs"]
+mod conformance;
+#[path = "../lab/mod.rs"]
+mod lab;
+mod lab_itself;
+mod run;
