@@ -19,7 +19,7 @@ pub enum Goal<'a> {
     /// Nothing of ours is left.
     Nothing,
     /// What was ours at an earlier look ([`AnySeen::owned`]): undoing.
-    Back(&'a dyn Any),
+    Back(&'a (dyn Any + Send + Sync)),
 }
 
 /// A [`Backend`] of any type.
@@ -36,9 +36,9 @@ pub trait AnyBackend: Sync {
 }
 
 /// One look at one backend's tool, and what follows from it.
-pub trait AnySeen {
+pub trait AnySeen: Send + Sync {
     /// See [`Backend::owned`].
-    fn owned(&self) -> Box<dyn Any>;
+    fn owned(&self) -> Box<dyn Any + Send + Sync>;
     /// Whether nothing of ours is there.
     fn bare(&self) -> bool;
     /// See [`Backend::held`].
@@ -52,7 +52,7 @@ pub trait AnySeen {
     ///
     /// # Errors
     /// As there.
-    fn judge(&self, there: &Context<'_>, goal: Goal<'_>) -> Result<()>;
+    fn judge(&self, there: &Context<'_>, goal: Goal<'_>) -> Result<Vec<Warning>>;
     /// See [`Backend::warnings`].
     fn warnings(&self) -> Vec<Warning>;
     /// See [`Backend::verified`].
@@ -98,7 +98,7 @@ impl<B: Backend> Seen<'_, B> {
 }
 
 impl<B: Backend> AnySeen for Seen<'_, B> {
-    fn owned(&self) -> Box<dyn Any> {
+    fn owned(&self) -> Box<dyn Any + Send + Sync> {
         Box::new(self.backend.owned(&self.seen))
     }
 
@@ -114,7 +114,7 @@ impl<B: Backend> AnySeen for Seen<'_, B> {
         self.backend.steps(&self.seen, &self.target(goal)?)
     }
 
-    fn judge(&self, there: &Context<'_>, goal: Goal<'_>) -> Result<()> {
+    fn judge(&self, there: &Context<'_>, goal: Goal<'_>) -> Result<Vec<Warning>> {
         self.backend.rehearsed(&self.backend.observe(there)?, &self.target(goal)?)
     }
 

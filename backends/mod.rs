@@ -15,6 +15,7 @@
 
 mod erased;
 pub mod iptables;
+pub mod nftables;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -76,6 +77,9 @@ pub struct Context<'a> {
     pub full_check: usize,
     /// Compare element by element whatever the size (`status --deep`).
     pub deep: bool,
+    /// Leave what is stored for the next boot as it is: the administrator's own configuration doesn't load, so nothing
+    /// can be tested on top of it.
+    pub leave_stored: bool,
 }
 
 /// How thoroughly a look compared.
@@ -112,9 +116,9 @@ impl Warning {
 /// A firewall or a tool above one.
 pub trait Backend: Sync {
     /// All that edgeallow owns in this tool, live and persisted. The default value is "nothing".
-    type Owned: Clone + PartialEq + Debug + Default + 'static;
+    type Owned: Clone + PartialEq + Debug + Default + Send + Sync + 'static;
     /// What a look returns: what is ours, and what planning needs to know of the rest.
-    type Seen: Debug + 'static;
+    type Seen: Debug + Send + Sync + 'static;
 
     /// Name, summary, files.
     fn meta(&self) -> &'static Meta;
@@ -170,12 +174,13 @@ pub trait Backend: Sync {
         Ok(())
     }
 
-    /// Judges a rehearsal: does what is live in the fresh namespace (seen there) equal the live part of the target?
+    /// Judges a rehearsal: does what is live in the fresh namespace (seen there, with `deep` and without `applied`)
+    /// equal the live part of the target? What is right but should be known comes back as warnings.
     ///
     /// # Errors
     /// `load-test`, saying what differs.
-    fn rehearsed(&self, _there: &Self::Seen, _to: &Self::Owned) -> Result<()> {
-        Ok(())
+    fn rehearsed(&self, _there: &Self::Seen, _to: &Self::Owned) -> Result<Vec<Warning>> {
+        Ok(Vec::new())
     }
 }
 
@@ -184,5 +189,8 @@ pub trait Backend: Sync {
 #[must_use]
 pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn AnyBackend>> {
     let named = |name: &str| asked.iter().any(|n| n == name);
-    vec![Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") })]
+    vec![
+        Box::new(nftables::Nftables { config: config.nftables.clone(), named: named("nftables") }),
+        Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") }),
+    ]
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     allowlist::{Policy, Prefixes, parse},
-    backends::iptables::IptablesConfig,
+    backends::{iptables::IptablesConfig, nftables::NftablesConfig},
     error::{Error, ErrorKind, Result, io_reason},
     plan::Protocol,
     source::SourceConfig,
@@ -40,6 +40,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// `[limits]`
     pub limits: Limits,
+    /// `[nftables]`
+    pub nftables: NftablesConfig,
     /// `[iptables]`
     pub iptables: IptablesConfig,
 }
@@ -92,6 +94,7 @@ impl Default for Config {
             removal_grace: SignedDuration::from_hours(24),
             source: SourceConfig::default(),
             limits: Limits::default(),
+            nftables: NftablesConfig::default(),
             iptables: IptablesConfig::default(),
         }
     }

@@ -108,7 +108,7 @@ fn by_set() -> Iptables {
 }
 
 fn cx(host: &Machine, applied: Option<Arc<Prefixes>>) -> Context<'_> {
-    Context { host, applied, full_check: 500, deep: false }
+    Context { host, applied, full_check: 500, deep: false, leave_stored: false }
 }
 
 fn look(backend: &Iptables, applied: Option<Arc<Prefixes>>) -> Seen {

@@ -196,7 +196,7 @@ impl Look for World {
 }
 
 fn look(backend: &Iptables, world: &World, full_check: usize, applied: Option<Arc<Prefixes>>) -> Seen {
-    backend.observe(&Context { host: world, applied, full_check, deep: false }).unwrap()
+    backend.observe(&Context { host: world, applied, full_check, deep: false, leave_stored: false }).unwrap()
 }
 
 fn want(nets: &[&str]) -> Desired {
@@ -237,7 +237,7 @@ fn a_run_with_nothing_to_do_asks_three_programs_and_no_legacy_table() {
 fn where_nothing_refuses_nothing_is_done_unless_it_is_named() {
     let mut world = World::new("ACCEPT");
     let (auto, named) = (Iptables::default(), Iptables { named: true, ..Iptables::default() });
-    let cx = Context { host: &world.clone(), applied: None, full_check: 10, deep: false };
+    let cx = Context { host: &world.clone(), applied: None, full_check: 10, deep: false, leave_stored: false };
     assert!(matches!(auto.probe(&cx), Probe::Ready { auto: super::super::Auto::No(_), .. }));
     assert!(sync(&auto, &mut world, &want(&["10.0.0.0/8"])).1.is_empty());
     assert_eq!(sync(&named, &mut world, &want(&["10.0.0.0/8"])).1.changes.len(), 1);
@@ -272,7 +272,7 @@ fn without_ipv6_the_rest_is_done_and_it_is_said() {
 fn no_iptables_is_absent_and_plain_names_are_found() {
     let mut world = World::new("DROP");
     world.programs.clear();
-    let cx = |host| Context { host, applied: None, full_check: 10, deep: false };
+    let cx = |host| Context { host, applied: None, full_check: 10, deep: false, leave_stored: false };
     assert!(matches!(Iptables::default().probe(&cx(&world)), Probe::Absent(_)));
     world.programs.extend(["iptables", "iptables-save", "iptables-restore"]);
     let tools = seen::tools(&world);

@@ -49,6 +49,7 @@ pub fn run(argv: &[String], stdin: Option<&Path>) -> Cost {
     command.args(&argv[1..]).stdout(Stdio::null()).stderr(Stdio::piped());
     command.stdin(stdin.map_or_else(Stdio::null, |p| File::open(p).unwrap().into()));
     let start = Instant::now();
+    #[expect(clippy::zombie_processes, reason = "wait4 below waits for it, and tells what it used")]
     let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", argv[0]));
     let (mut status, mut usage) = (0, unsafe {
         // SAFETY: rusage is plain numbers; all zeroes is a value of it.

@@ -13,7 +13,13 @@ use crate::{
 
 pub(super) fn run(session: &Session<'_>) -> Vec<BackendRow> {
     let config = session.config;
-    let cx = Context { host: session.host, applied: None, full_check: config.limits.full_check, deep: false };
+    let cx = Context {
+        host: session.host,
+        applied: None,
+        full_check: config.limits.full_check,
+        deep: false,
+        leave_stored: false,
+    };
     let auto = config.backends.iter().any(|n| n == "auto");
     session
         .backends

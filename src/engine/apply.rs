@@ -1,13 +1,13 @@
 //! Brings one backend to a goal: look, plan, act, look again; undo what can't be confirmed.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use super::{fault, marks::Marks};
 use crate::{
     allowlist::Prefixes,
     backends::{AnyBackend, AnySeen, Context, Goal, Verified, Warning},
     error::{Error, ErrorKind, Result},
-    host::Act,
+    host::{Act, Look},
     plan::{Check, Plan, Step},
 };
 
@@ -95,6 +95,39 @@ pub struct Job<'a> {
     pub marks: &'a Marks,
 }
 
+/// A look, and the goal that was planned for it.
+type Planned<'a> = (&'a dyn AnySeen, Goal<'a>);
+
+/// What ended a plan.
+enum Failure {
+    /// What would be stored for the next boot doesn't pass its rehearsal; nothing was changed yet.
+    Rehearsal(Error),
+    /// Anything else.
+    Step(Error),
+}
+
+impl Failure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Rehearsal(e) | Self::Step(e) => e,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self::Step(e)
+    }
+}
+
+fn not_stored(e: &Error) -> Warning {
+    let hint = e.hint.as_ref().map_or_else(String::new, |h| format!(" ({h})"));
+    Warning::new(
+        "not-stored",
+        format!("what is stored for the next boot was left as it is, because its rehearsal failed: {e}{hint}"),
+    )
+}
+
 impl Job<'_> {
     /// Brings the backend to the goal.
     #[must_use]
@@ -114,7 +147,7 @@ impl Job<'_> {
         if mark && let Err(e) = self.marks.set(name) {
             return Outcome::after(&*seen, End::Failed(e), plan);
         }
-        let outcome = self.attempts(goal, &*seen.owned(), plan);
+        let outcome = self.attempts(goal, seen, plan);
         let settled = matches!(outcome.end, End::Applied | End::Undone(_));
         if (mark || cut_off)
             && settled
@@ -135,30 +168,46 @@ impl Job<'_> {
         self.marks.clear(self.backend.meta().name)
     }
 
-    fn attempts(&self, goal: Goal<'_>, before: &dyn std::any::Any, first: Plan) -> Outcome {
-        let mut plan = first.clone();
-        let mut attempt = 1;
+    fn attempts(&self, goal: Goal<'_>, first: Box<dyn AnySeen + '_>, planned: Plan) -> Outcome {
+        let before = first.owned();
+        let mut warnings = Vec::new();
+        let (mut seen, mut plan) = (first, planned.clone());
+        let (mut attempt, mut cx) = (1, self.cx.clone());
         let error = loop {
             tracing::info!(backend = self.backend.meta().name, changes = plan.changes.len(), attempt, "applying");
-            match self.run(&plan, Some(goal)).and_then(|()| self.confirm(goal)) {
-                Ok(seen) => return Outcome::after(&*seen, End::Applied, first),
-                Err(e) if e.kind == ErrorKind::RaceLost && attempt < ATTEMPTS => {
+            let ran = self.run(&plan, Some((&*seen, goal)), &mut warnings);
+            match ran.and_then(|()| self.confirm(&cx, goal).map_err(Failure::Step)) {
+                Ok(seen) => {
+                    let mut outcome = Outcome::after(&*seen, End::Applied, planned);
+                    if plan.is_empty() {
+                        (outcome.end, outcome.plan) = (End::InSync, plan);
+                    }
+                    outcome.warnings.extend(warnings);
+                    return outcome;
+                }
+                // What is live must not wait for what can't be stored.
+                Err(Failure::Rehearsal(e)) if !cx.leave_stored => {
+                    warnings.push(not_stored(&e));
+                    cx.leave_stored = true;
+                }
+                Err(Failure::Rehearsal(e)) => break e,
+                Err(Failure::Step(e)) if e.kind == ErrorKind::RaceLost && attempt < ATTEMPTS => {
                     tracing::warn!("{e}; looking again");
                     attempt += 1;
-                    match self.backend.look(&self.cx).and_then(|seen| seen.plan(goal)) {
-                        Ok(again) => plan = again,
-                        Err(e) => break e,
-                    }
                 }
+                Err(Failure::Step(e)) => break e,
+            }
+            match look_and_plan(self.backend, &cx, goal) {
+                Ok(both) => (seen, plan) = both,
                 Err(e) => break e,
             }
         };
-        self.undo(before, error, first)
+        self.undo(&*before, error, planned)
     }
 
     /// The second look: confirmed means that there is nothing left to plan.
-    fn confirm(&self, goal: Goal<'_>) -> Result<Box<dyn AnySeen + '_>> {
-        let cx = Context { applied: self.will_hold.clone(), ..self.cx.clone() };
+    fn confirm(&self, cx: &Context<'_>, goal: Goal<'_>) -> Result<Box<dyn AnySeen + '_>> {
+        let cx = Context { applied: self.will_hold.clone(), ..cx.clone() };
         let seen = self.backend.look(&cx)?;
         let left = seen.plan(goal)?;
         match left.changes.first() {
@@ -172,17 +221,19 @@ impl Job<'_> {
     }
 
     /// Back to what was ours at the first look, by the same machinery.
-    fn undo(&self, before: &dyn std::any::Any, error: Error, first: Plan) -> Outcome {
+    fn undo(&self, before: &(dyn Any + Send + Sync), error: Error, first: Plan) -> Outcome {
         let goal = Goal::Back(before);
         let mut changed = false;
         for attempt in 1..=ATTEMPTS {
-            let tried = self.backend.look(&self.cx).and_then(|seen| {
+            // Nobody knows how far the change got, so a big set's content is presumed only by the look that confirms.
+            let applied = self.cx.applied.clone().filter(|_| !self.large());
+            let tried = self.backend.look(&Context { applied, ..self.cx.clone() }).and_then(|seen| {
                 let plan = Plan { checks: vec![], ..seen.plan(goal)? };
                 if plan.is_empty() {
                     return Ok(seen);
                 }
                 changed = true;
-                self.run(&plan, None)?;
+                self.run(&plan, None, &mut Vec::new()).map_err(Failure::into_error)?;
                 let again = self.backend.look(&self.cx)?;
                 match again.plan(goal)?.is_empty() {
                     true => Ok(again),
@@ -213,7 +264,7 @@ impl Job<'_> {
     }
 
     /// Carries a plan out: locks, checks, changes, activation.
-    fn run(&self, plan: &Plan, goal: Option<Goal<'_>>) -> Result<()> {
+    fn run(&self, plan: &Plan, planned: Option<Planned<'_>>, warnings: &mut Vec<Warning>) -> Result<(), Failure> {
         if plan.is_empty() {
             return Ok(());
         }
@@ -222,7 +273,7 @@ impl Job<'_> {
             held.push(self.host.lock(lock)?);
         }
         for check in &plan.checks {
-            self.check(check, goal)?;
+            self.check(check, planned, warnings)?;
         }
         fault::boundary()?;
         for change in &plan.changes {
@@ -238,16 +289,25 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn check(&self, check: &Check, goal: Option<Goal<'_>>) -> Result<()> {
-        match check {
-            Check::NftRehearsal { scripts, .. } => self.host.rehearse(scripts, &|look| {
-                let Some(goal) = goal else { return Ok(()) };
-                let there = Context { host: look, deep: true, ..self.cx.clone() };
-                self.backend.look(&self.cx)?.judge(&there, goal)
-            }),
-            Check::Succeeds { what, run } => self.host.execute(run).map(drop).map_err(|e| {
-                Error::new(ErrorKind::ToolConfig, format!("{what}: {e}")).hint("mend that first; nothing was changed")
-            }),
+    fn check(&self, check: &Check, planned: Option<Planned<'_>>, warnings: &mut Vec<Warning>) -> Result<(), Failure> {
+        match (check, planned) {
+            (Check::NftRehearsal { scripts, his, .. }, Some((seen, goal))) => {
+                let (full_check, leave_stored) = (self.cx.full_check, false);
+                let judge = |look: &dyn Look| {
+                    seen.judge(&Context { host: look, applied: None, full_check, deep: true, leave_stored }, goal)
+                };
+                warnings.extend(self.host.rehearse(scripts, *his, &judge).map_err(Failure::Rehearsal)?);
+                Ok(())
+            }
+            // The way back is not rehearsed: it leads to what was there.
+            (Check::NftRehearsal { .. }, None) => Ok(()),
+            (Check::Succeeds { what, run }, _) => {
+                self.host.execute(run).map_err(|e| {
+                    let refused = Error::new(ErrorKind::ToolConfig, format!("{what}: {e}"));
+                    Failure::Step(refused.hint("mend that first; nothing was changed"))
+                })?;
+                Ok(())
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use super::*;
 use crate::{
     backends::{Auto, Backend, Meta, Probe},
-    host::{FileSeen, Guard, Look, Output},
+    host::{FileSeen, Guard, Judge, Look, Output},
     plan::{Desired, LockOn, Owner, Protocol, Remove, Run, Write},
 };
 
@@ -92,8 +92,8 @@ impl Act for Toy {
     fn lock(&self, _: &LockOn) -> Result<Box<dyn Guard>> {
         Ok(Box::new(Unlocked))
     }
-    fn rehearse(&self, _: &[Arc<[u8]>], _: &dyn Fn(&dyn Look) -> Result<()>) -> Result<()> {
-        Ok(())
+    fn rehearse(&self, _: &[Arc<[u8]>], _: usize, _: Judge<'_>) -> Result<Vec<Warning>> {
+        Ok(vec![])
     }
 }
 
@@ -166,7 +166,7 @@ impl Bench {
             ports: BTreeSet::from([80]),
             protocols: BTreeSet::from([Protocol::Tcp]),
         };
-        let cx = Context { host: &self.toy, applied: None, full_check: 10, deep: false };
+        let cx = Context { host: &self.toy, applied: None, full_check: 10, deep: false, leave_stored: false };
         let marks = self.marks();
         Job { host: &self.toy, backend: &self.lines, cx, will_hold: None, marks: &marks }.apply(Goal::Hold(&want))
     }

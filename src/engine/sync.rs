@@ -176,7 +176,13 @@ impl Session<'_> {
     }
 
     fn context(&self, applied: Option<Arc<Prefixes>>, options: &Options) -> Context<'_> {
-        Context { host: self.host, applied, full_check: self.config.limits.full_check, deep: options.deep }
+        Context {
+            host: self.host,
+            applied,
+            full_check: self.config.limits.full_check,
+            deep: options.deep,
+            leave_stored: false,
+        }
     }
 
     /// What was held so far. Without a usable state: what is found live, so that nothing is removed this time.

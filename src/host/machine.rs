@@ -2,16 +2,20 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Act, FileSeen, Guard, Look, Output, files, look_only::is_look_only, spawn};
+use super::{Act, FileSeen, Guard, Judge, Look, Output, files, look_only::is_look_only, netlink, spawn};
 use crate::{
+    allowlist::{Family, Prefixes},
+    backends::Warning,
     error::{Error, ErrorKind, Result},
+    nft::{Interval, NftBatch, Ruleset, SetId, SetKind, Verdict},
     plan,
 };
 
@@ -109,6 +113,30 @@ impl Look for Machine {
         commands.iter().map(|argv| answer(key(argv))).collect()
     }
 
+    fn nft_generation(&self) -> Result<Option<u32>> {
+        netlink::generation()
+    }
+
+    fn nft_ruleset(&self) -> Result<Ruleset> {
+        netlink::ruleset()
+    }
+
+    fn nft_elements(&self, set: &SetId, kind: SetKind) -> Result<Vec<Interval>> {
+        netlink::elements(set, kind)
+    }
+
+    fn nft_ports(&self, set: &SetId) -> Result<BTreeSet<u16>> {
+        netlink::ports(set)
+    }
+
+    fn nft_verdicts(&self, map: &SetId) -> Result<Vec<Verdict>> {
+        netlink::verdicts(map)
+    }
+
+    fn nft_sample(&self, set: &SetId, list: &Prefixes, family: Family, many: usize) -> Result<bool> {
+        netlink::sample(set, list, family, many)
+    }
+
     fn may_administer(&self) -> bool {
         rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(rustix::thread::CapabilitySet::NET_ADMIN))
     }
@@ -157,9 +185,9 @@ impl Act for Machine {
         Err(Error::new(ErrorKind::Program, format!("`{run}` {how}: {}", output.complaint())))
     }
 
-    fn nft(&self, _batch: &crate::nft::NftBatch) -> Result<()> {
+    fn nft(&self, batch: &NftBatch) -> Result<()> {
         self.forget();
-        Err(Error::new(ErrorKind::Netlink, "netlink is not wired yet"))
+        netlink::apply(batch)
     }
 
     fn lock(&self, on: &plan::LockOn) -> Result<Box<dyn Guard>> {
@@ -167,9 +195,23 @@ impl Act for Machine {
         lock(on, TOOL_LOCK)
     }
 
-    fn rehearse(&self, _scripts: &[std::sync::Arc<[u8]>], _judge: &dyn Fn(&dyn Look) -> Result<()>) -> Result<()> {
+    fn rehearse(&self, scripts: &[Arc<[u8]>], his: usize, judge: Judge<'_>) -> Result<Vec<Warning>> {
         self.forget();
-        Err(Error::new(ErrorKind::Netlink, "netlink is not wired yet"))
+        netlink::in_fresh_netns(|| {
+            let there = Self::new();
+            for (n, script) in scripts.iter().enumerate() {
+                let load = plan::Run { stdin: Some(script.clone()), ..plan::Run::new(["nft", "-f", "-"]) };
+                there.execute(&load).map_err(|e| {
+                    if n < his {
+                        let broken = format!("the administrator's own configuration doesn't load: {e}");
+                        Error::new(ErrorKind::ToolConfig, broken).hint("mend it: the firewall would not start")
+                    } else {
+                        Error::new(ErrorKind::LoadTest, format!("edgeallow's file doesn't load: {e}"))
+                    }
+                })?;
+            }
+            judge(&there)
+        })
     }
 }
 
