@@ -3,6 +3,7 @@
 //! Each test starts itself again under `unshare`, with network and mount namespaces of its own: `/run` (the xtables
 //! lock) is an empty tmpfs there, `/etc` and `/usr/share` are overlays, and the machine's own rules are out of reach.
 
+#![allow(clippy::unwrap_used, reason = "a failing step of a test shall end it")]
 #![allow(clippy::disallowed_methods, reason = "the lab starts programs; the rule is about the tool itself")]
 
 use std::{

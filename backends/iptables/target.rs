@@ -168,19 +168,23 @@ pub fn warnings(config: &IptablesConfig, seen: &Seen) -> Vec<Warning> {
 }
 
 fn not_persisted(seen: &Seen, out: &mut Vec<Warning>) {
-    let mut why = BTreeSet::new();
+    let (mut why, mut unloaded) = (BTreeSet::new(), BTreeSet::new());
     for table in seen.tables.iter().filter(|t| !t.part.is_empty()) {
         let family = table.tool.family;
         let files: Vec<_> = seen.files.iter().filter(|f| f.family == family).collect();
         if seen.default.is_some_and(|v| v != table.tool.variant) && !files.is_empty() {
             why.insert(format!("the files loaded at boot go to another variant than {}", table.tool.command));
         } else if files.is_empty() {
-            why.insert(format!("no file of {} is loaded at boot here", super::seen::stem(family)));
+            unloaded.insert(super::seen::stem(family));
         } else if let Some((file, reason)) = files.iter().find_map(|f| Some((f, f.found.as_ref().err()?))) {
             why.insert(format!("{} can't be edited safely: {reason}", file.path.display()));
         } else if table.part.set_rules(family) > 0 {
             why.insert(format!("a set can't be stored for {}, only the empty chain is", super::seen::stem(family)));
         }
+    }
+    if !unloaded.is_empty() {
+        let families = unloaded.into_iter().rev().collect::<Vec<_>>().join(" and ");
+        why.insert(format!("no service here loads stored rules of {families} at boot"));
     }
     if !why.is_empty() {
         let why = why.into_iter().collect::<Vec<_>>().join("; ");
