@@ -129,7 +129,7 @@ fn backend_lines(out: &mut String, report: &Report, width: usize) {
             if report.dry_run {
                 change_lines(out, change, width);
             } else {
-                hanging(out, "  - ", "    ", &change.why, width);
+                hanging(out, "  - ", "    ", &done(change), width);
             }
         }
     }
@@ -148,6 +148,14 @@ fn detail(backend: &BackendReport, report: &Report) -> String {
         BackendState::Undone => "it failed, and the machine is as it was".to_owned(),
         BackendState::Unusable | BackendState::Failed => String::new(),
     }
+}
+
+/// What was done and why, in a line: the command where it is short enough to say what "it" is.
+fn done(change: &ChangeReport) -> String {
+    if change.preview.contains('\n') || change.preview.len() > 72 {
+        return change.why.clone();
+    }
+    format!("{}: {}", change.preview, change.why)
 }
 
 fn change_lines(out: &mut String, change: &ChangeReport, width: usize) {
