@@ -15,6 +15,7 @@
 
 mod erased;
 pub mod iptables;
+pub mod nftables;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -76,6 +77,9 @@ pub struct Context<'a> {
     pub full_check: usize,
     /// Compare element by element whatever the size (`status --deep`).
     pub deep: bool,
+    /// Leave what is stored for the next boot as it is: the administrator's own configuration doesn't load, so nothing
+    /// can be tested on top of it.
+    pub leave_stored: bool,
 }
 
 /// How thoroughly a look compared.
@@ -170,12 +174,13 @@ pub trait Backend: Sync {
         Ok(())
     }
 
-    /// Judges a rehearsal: does what is live in the fresh namespace (seen there) equal the live part of the target?
+    /// Judges a rehearsal: does what is live in the fresh namespace (seen there, with `deep` and without `applied`)
+    /// equal the live part of the target? What is right but should be known comes back as warnings.
     ///
     /// # Errors
     /// `load-test`, saying what differs.
-    fn rehearsed(&self, _there: &Self::Seen, _to: &Self::Owned) -> Result<()> {
-        Ok(())
+    fn rehearsed(&self, _there: &Self::Seen, _to: &Self::Owned) -> Result<Vec<Warning>> {
+        Ok(Vec::new())
     }
 }
 

@@ -116,6 +116,9 @@ pub enum Check {
         what: String,
         /// nft scripts, in order of loading.
         scripts: Vec<Arc<[u8]>>,
+        /// How many of the first scripts are the administrator's: if one of those doesn't load it is not our fault,
+        /// so what is live is still changed, and only what is stored isn't.
+        his: usize,
     },
     /// The program succeeds. Only for commands that change nothing (a tool's own configuration test).
     Succeeds {

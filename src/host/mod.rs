@@ -8,6 +8,7 @@
 pub mod xtables;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,13 +17,16 @@ use std::{
 mod files;
 pub mod look_only;
 mod machine;
+pub mod netlink;
 mod spawn;
 
 pub use files::replace_own;
 pub use machine::Machine;
 
 use crate::{
-    error::{Error, Result},
+    allowlist::{Family, Prefixes},
+    error::{Error, ErrorKind, Result},
+    nft::{Interval, Ruleset, SetId, SetKind, Verdict},
     plan,
 };
 
@@ -108,6 +112,59 @@ pub trait Look {
 
     /// Whether this process holds CAP_NET_ADMIN in its user namespace.
     fn may_administer(&self) -> bool;
+
+    /// The generation of the nftables rule set; `None` where the kernel has no nf_tables, which is what a host says
+    /// that doesn't implement this. See [`netlink::generation`].
+    ///
+    /// # Errors
+    /// `no-privilege`, `netlink`.
+    fn nft_generation(&self) -> Result<Option<u32>> {
+        Ok(None)
+    }
+
+    /// The nftables rule set without the sets' elements. See [`netlink::ruleset`].
+    ///
+    /// # Errors
+    /// `no-privilege`, `race-lost`, `netlink`.
+    fn nft_ruleset(&self) -> Result<Ruleset> {
+        Ok(Ruleset::default())
+    }
+
+    /// The ranges in an interval set. See [`netlink::elements`].
+    ///
+    /// # Errors
+    /// As [`Look::nft_ruleset`].
+    fn nft_elements(&self, set: &SetId, _kind: SetKind) -> Result<Vec<Interval>> {
+        Err(no_set(set))
+    }
+
+    /// The ports in a set of ports. See [`netlink::ports`].
+    ///
+    /// # Errors
+    /// As [`Look::nft_ruleset`].
+    fn nft_ports(&self, set: &SetId) -> Result<BTreeSet<u16>> {
+        Err(no_set(set))
+    }
+
+    /// The verdicts in a verdict map. See [`netlink::verdicts`].
+    ///
+    /// # Errors
+    /// As [`Look::nft_ruleset`].
+    fn nft_verdicts(&self, map: &SetId) -> Result<Vec<Verdict>> {
+        Err(no_set(map))
+    }
+
+    /// Whether an interval set holds these prefixes, tried at up to `many` of them. See [`netlink::sample`].
+    ///
+    /// # Errors
+    /// As [`Look::nft_ruleset`].
+    fn nft_sample(&self, set: &SetId, _list: &Prefixes, _family: Family, _many: usize) -> Result<bool> {
+        Err(no_set(set))
+    }
+}
+
+fn no_set(set: &SetId) -> Error {
+    Error::new(ErrorKind::Netlink, format!("there is no set {set}: this host has no nf_tables"))
 }
 
 /// Changing the machine: one method for each kind of [`plan::Step`], and the tests that go before.
@@ -157,9 +214,10 @@ pub trait Act: Look {
     /// Loads nft scripts one after the other in a fresh network namespace and hands a look at it to `judge`.
     ///
     /// # Errors
-    /// `load-test` with nft's words if a script doesn't load; `no-privilege` where no namespace can be made;
-    /// whatever `judge` says.
-    fn rehearse(&self, scripts: &[Arc<[u8]>], judge: &dyn Fn(&dyn Look) -> Result<()>) -> Result<()>;
+    /// `tool-config` with nft's words if one of the first `his` scripts doesn't load, `load-test` if a later one
+    /// doesn't; `no-privilege` where no namespace can be made; whatever `judge` says.
+    fn rehearse(&self, scripts: &[Arc<[u8]>], his: usize, judge: &mut dyn FnMut(&dyn Look) -> Result<()>)
+    -> Result<()>;
 }
 
 /// Holds something until it is dropped.
@@ -172,7 +230,7 @@ pub trait Guard {}
 pub fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|e| {
         Error::new(
-            crate::error::ErrorKind::ToolConfig,
+            ErrorKind::ToolConfig,
             format!("{} is not UTF-8 text (byte {})", path.display(), e.valid_up_to()),
         )
     })

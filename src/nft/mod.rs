@@ -3,17 +3,15 @@
 //! Belongs here: identifiers, operations, what is seen, and both written in nft's own syntax. Does not: netlink
 //! (`src/host/netlink`), and the decision what should be there (`backends/nftables`).
 
-use std::fmt;
+mod intervals;
+mod names;
+mod ops;
+mod render;
+mod rule;
+mod seen;
 
-/// One netlink transaction: all of it happens, or nothing.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct NftBatch {
-    /// The generation of the rule set that was looked at: if it has changed since, the kernel refuses (ERESTART).
-    pub generation: Option<u32>,
-}
-
-impl fmt::Display for NftBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nft")
-    }
-}
+pub use intervals::{Interval, RawElement, intervals, prefixes};
+pub use names::{ChainId, SetId, SetKind, TableFamily, TableId};
+pub use ops::{Elements, Hooked, NftBatch, NftOp, Policy};
+pub use rule::{AcceptRule, Expr, Verdict};
+pub use seen::{Chain, Rule, Ruleset, Set, Table};

@@ -1,0 +1,1 @@
+//! Planning over hand-made looks.

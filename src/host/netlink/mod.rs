@@ -1,0 +1,21 @@
+//! nf_tables over netlink: the kernel's rule set read into [`crate::nft`]'s types, and batches sent to it.
+//!
+//! Messages go through libmnl's sockets and libnftnl's batches, objects and expressions (crates `mnl`, `nftnl`). What
+//! the `nftnl` crate has no safe call for is laid out here as attributes (linux/netfilter/nf_tables.h): intervals,
+//! flushing a set, and reading things back.
+//!
+//! Belongs here: every netlink message, and network namespaces. Does not: what should be in the kernel, or why.
+
+// Foreign libraries and file descriptors need it; every block says why it is sound.
+#![allow(unsafe_code)]
+
+mod attr;
+mod batch;
+mod dump;
+mod netns;
+mod parse;
+mod socket;
+
+pub use batch::apply;
+pub use dump::{elements, generation, ports, ruleset, sample, verdicts};
+pub use netns::in_fresh_netns;
