@@ -35,7 +35,8 @@ struct Host {
 
 impl Look for Host {
     fn file(&self, path: &Path) -> Result<Option<FileSeen>> {
-        let seen = |text: &Vec<u8>| FileSeen { content: text.clone().into(), mode: 0o644, owner: (0, 0), symlink: false };
+        let seen =
+            |text: &Vec<u8>| FileSeen { content: text.clone().into(), mode: 0o644, owner: (0, 0), symlink: false };
         Ok(self.files.borrow().get(path).map(seen))
     }
     fn folder(&self, path: &Path) -> Result<Vec<String>> {
@@ -335,7 +336,10 @@ fn the_configuration_chooses_the_chains() {
         let wrong = backend("attach = [\"inet filter inputt\"]");
         let seen = wrong.observe(&context(&host)).unwrap();
         let error = wrong.target(&few(), &seen).unwrap_err();
-        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::BackendUnusable, "nftables has no chain inet filter inputt"));
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (ErrorKind::BackendUnusable, "nftables has no chain inet filter inputt")
+        );
         assert!(error.hint.unwrap().contains("nft list chains"));
     });
 }
@@ -523,7 +527,8 @@ fn boot(host: &Host) {
 fn what_is_stored_loads_to_exactly_what_is_live() {
     for unit in [false, true] {
         alone(|| {
-            let both = DROPPING.to_owned() + "table ip four { chain in4 { type filter hook input priority 2; policy drop; }\n }\n";
+            let both = DROPPING.to_owned()
+                + "table ip four { chain in4 { type filter hook input priority 2; policy drop; }\n }\n";
             let conf = CONF.to_owned() + &both;
             let (host, b) = (boots(conf.trim_end(), unit), backend(""));
             load(&both);
@@ -544,7 +549,8 @@ fn what_is_stored_loads_to_exactly_what_is_live() {
 
             let seen = b.observe(&context(&host)).unwrap();
             host.carry_out(&b.steps(&seen, &Owned::default()).unwrap());
-            let left: Vec<_> = host.files.borrow().keys().filter(|p| p.to_string_lossy().contains("edgeallow")).cloned().collect();
+            let left: Vec<_> =
+                host.files.borrow().keys().filter(|p| p.to_string_lossy().contains("edgeallow")).cloned().collect();
             assert_eq!(left, Vec::<PathBuf>::new());
             assert_eq!(host.files.borrow()[Path::new("/etc/nftables.conf")], conf.trim_end().as_bytes());
         });
@@ -570,10 +576,16 @@ fn the_administrators_changes_never_keep_his_configuration_from_loading() {
             let (host, b) = (boots(&(CONF.to_owned() + DROPPING), unit), backend(""));
             load(DROPPING);
             sync(&b, &host, &few());
-            for his in [CONF.to_owned(), CONF.to_owned() + "table inet renamed { chain input { type filter hook input priority 0; policy drop; }\n }\n", DROPPING.to_owned()] {
+            for his in [
+                CONF.to_owned(),
+                CONF.to_owned()
+                    + "table inet renamed { chain input { type filter hook input priority 0; policy drop; }\n }\n",
+                DROPPING.to_owned(),
+            ] {
                 let text = host.files.borrow()[Path::new("/etc/nftables.conf")].clone();
                 let text = String::from_utf8(text).unwrap();
-                let line = text.lines().rfind(|l| l.starts_with("include")).map(|l| format!("{l}\n")).unwrap_or_default();
+                let line =
+                    text.lines().rfind(|l| l.starts_with("include")).map(|l| format!("{l}\n")).unwrap_or_default();
                 host.files.borrow_mut().insert("/etc/nftables.conf".into(), (his.clone() + &line).into_bytes());
                 boot(&host);
             }

@@ -92,13 +92,24 @@ fn candidates<'a>(table: &'a Table, verdicts: &'a Verdicts) -> impl Iterator<Ite
             Some("has policy drop".to_owned())
         } else {
             let at = refusal(table, chain, verdicts, &mut BTreeSet::new());
-            at.map(|at| if at == chain.name { "has rules that refuse".to_owned() } else { format!("leads to chain {at}, which refuses") })
+            at.map(|at| {
+                if at == chain.name {
+                    "has rules that refuse".to_owned()
+                } else {
+                    format!("leads to chain {at}, which refuses")
+                }
+            })
         },
     })
 }
 
 /// The chain reachable from this one that has a rule which refuses.
-fn refusal<'a>(table: &'a Table, chain: &'a Chain, verdicts: &'a Verdicts, been: &mut BTreeSet<&'a str>) -> Option<String> {
+fn refusal<'a>(
+    table: &'a Table,
+    chain: &'a Chain,
+    verdicts: &'a Verdicts,
+    been: &mut BTreeSet<&'a str>,
+) -> Option<String> {
     if !been.insert(&chain.name) {
         return None;
     }

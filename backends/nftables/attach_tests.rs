@@ -38,7 +38,10 @@ fn policy_and_own_rules_count() {
     assert_eq!(refuses(vec![base("input", Policy::Accept, vec![])], &none), None);
     assert_eq!(refuses(vec![base("input", Policy::Accept, vec![verdict(Verdict::Accept)])], &none), None);
     for refusing in [verdict(Verdict::Drop), rule(vec![Expr::Meta(1), Expr::Reject])] {
-        assert_eq!(refuses(vec![base("input", Policy::Accept, vec![refusing])], &none).unwrap(), "has rules that refuse");
+        assert_eq!(
+            refuses(vec![base("input", Policy::Accept, vec![refusing])], &none).unwrap(),
+            "has rules that refuse"
+        );
     }
 }
 
@@ -58,9 +61,17 @@ fn jumps_and_gotos_are_followed_and_loops_end() {
 
 #[test]
 fn verdict_maps_are_followed() {
-    let map = || vec![base("input", Policy::Accept, vec![rule(vec![Expr::VerdictMap("m".into())])]), regular("c", vec![rule(vec![Expr::Reject])])];
+    let map = || {
+        vec![
+            base("input", Policy::Accept, vec![rule(vec![Expr::VerdictMap("m".into())])]),
+            regular("c", vec![rule(vec![Expr::Reject])]),
+        ]
+    };
     let id = TableId::new(TableFamily::Inet, "filter").set("m");
-    assert_eq!(maps(&Ruleset { tables: vec![table(TableFamily::Inet, "filter", map())] }), BTreeSet::from([id.clone()]));
+    assert_eq!(
+        maps(&Ruleset { tables: vec![table(TableFamily::Inet, "filter", map())] }),
+        BTreeSet::from([id.clone()])
+    );
     for (verdicts, expected) in [
         (vec![Verdict::Accept], None),
         (vec![Verdict::Accept, Verdict::Drop], Some("has rules that refuse")),

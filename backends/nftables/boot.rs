@@ -56,11 +56,7 @@ fn loader(persist: Persist, seen: &BootSeen) -> Loader<'_> {
 }
 
 /// What should be stored, given what should be live.
-pub(super) fn target(
-    persist: Persist,
-    live: &std::collections::BTreeMap<TableId, Holding>,
-    seen: &Seen,
-) -> Stored {
+pub(super) fn target(persist: Persist, live: &std::collections::BTreeMap<TableId, Holding>, seen: &Seen) -> Stored {
     let boot = &seen.boot;
     if boot.frozen {
         return boot.stored();

@@ -69,7 +69,9 @@ fn write(out: &mut String, table: &TableId, holding: &Holding, form: Form, limit
         if many > 0 {
             writeln!(out, "add element {table} {name} {{")?;
             match elements {
-                Elements::Prefixes { of, family } => of.family(*family).take(many).try_for_each(|n| writeln!(out, "\t{n},")),
+                Elements::Prefixes { of, family } => {
+                    of.family(*family).take(many).try_for_each(|n| writeln!(out, "\t{n},"))
+                }
                 Elements::Ports(ports) => ports.iter().take(many).try_for_each(|p| writeln!(out, "\t{p},")),
             }?;
             writeln!(out, "}}")?;

@@ -6,7 +6,8 @@
 const STATEMENT: &[u8] = b"include \"/etc/edgeallow/nftables/*.nft\"";
 const LINE: &[u8] = b"include \"/etc/edgeallow/nftables/*.nft\" # edgeallow\n";
 /// The line where the text before it had no final line end: taking it out takes that line end out again.
-const LINE_AFTER_OUR_END: &[u8] = b"include \"/etc/edgeallow/nftables/*.nft\" # edgeallow, with the line end before it\n";
+const LINE_AFTER_OUR_END: &[u8] =
+    b"include \"/etc/edgeallow/nftables/*.nft\" # edgeallow, with the line end before it\n";
 const OUR_END: &[u8] = b"# edgeallow, with the line end before it";
 
 fn is_ours(line: &[u8]) -> bool {
@@ -73,7 +74,9 @@ mod tests {
 
     #[test]
     fn the_line_goes_last_and_comes_out_again() {
-        for his in [&b""[..], b"\n", b"flush ruleset\n", b"table inet f {\r\n}\r\n", b"table inet f {}", b"# \xff\xfe\n# x"] {
+        for his in
+            [&b""[..], b"\n", b"flush ruleset\n", b"table inet f {\r\n}\r\n", b"table inet f {}", b"# \xff\xfe\n# x"]
+        {
             let edited = with(his);
             assert!(is_last(&edited) && edited.starts_with(his), "{edited:?}");
             assert!(edited.ends_with(b"\n"));

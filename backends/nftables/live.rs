@@ -69,7 +69,8 @@ pub(super) fn target(
 ) -> Result<BTreeMap<TableId, Holding>> {
     let mut live: BTreeMap<TableId, Holding> = BTreeMap::new();
     for chain in attach(config, named, seen)? {
-        let families = Family::BOTH.into_iter().filter(|f| chain.table.family.carries(*f) && want.prefixes.count(*f) > 0);
+        let families =
+            Family::BOTH.into_iter().filter(|f| chain.table.family.carries(*f) && want.prefixes.count(*f) > 0);
         let families: Vec<_> = families.collect();
         if families.is_empty() {
             continue;
@@ -133,9 +134,7 @@ pub(super) fn steps(seen: &Seen, to: &BTreeMap<TableId, Holding>) -> Result<(Str
         ops.rules(id, have, goal, &anew, &there);
     }
     let why = ops.why.join("; ");
-    let parts = [
-        ops.tables, ops.del_rules, ops.del_sets, ops.del_elements, ops.add_sets, ops.add_elements, ops.rules,
-    ];
+    let parts = [ops.tables, ops.del_rules, ops.del_sets, ops.del_elements, ops.add_sets, ops.add_elements, ops.rules];
     Ok((why, NftBatch { generation: seen.generation, ops: parts.into_iter().flatten().collect() }))
 }
 

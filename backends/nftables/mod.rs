@@ -139,4 +139,6 @@ impl Backend for Nftables {
 }
 
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod tests;

@@ -174,9 +174,10 @@ impl Seen {
 impl TableSeen {
     fn holding(&self) -> Holding {
         let sets = self.sets.iter().filter_map(|(name, s)| Some((name.clone(), s.content.clone()?)));
-        let rules = self.chains.iter().map(|(name, c)| {
-            (name.clone(), c.rules.iter().filter_map(|(_, rule)| rule.clone()).collect::<Vec<_>>())
-        });
+        let rules = self
+            .chains
+            .iter()
+            .map(|(name, c)| (name.clone(), c.rules.iter().filter_map(|(_, rule)| rule.clone()).collect::<Vec<_>>()));
         Holding { sets: sets.collect(), rules: rules.filter(|(_, rules)| !rules.is_empty()).collect() }
     }
 }

@@ -229,9 +229,6 @@ pub trait Guard {}
 /// `tool-config` if it isn't.
 pub fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|e| {
-        Error::new(
-            ErrorKind::ToolConfig,
-            format!("{} is not UTF-8 text (byte {})", path.display(), e.valid_up_to()),
-        )
+        Error::new(ErrorKind::ToolConfig, format!("{} is not UTF-8 text (byte {})", path.display(), e.valid_up_to()))
     })
 }

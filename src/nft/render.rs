@@ -30,7 +30,8 @@ impl fmt::Display for NftOp {
             Self::AddChain { chain, hooked } => {
                 let policy = if hooked.policy == Policy::Drop { "drop" } else { "accept" };
                 let (kind, priority) = (&hooked.kind, hooked.priority);
-                let hook = if hooked.hook == super::Hooked::INPUT { "input".to_owned() } else { hooked.hook.to_string() };
+                let hook =
+                    if hooked.hook == super::Hooked::INPUT { "input".to_owned() } else { hooked.hook.to_string() };
                 write!(f, "'add chain {chain} {{ type {kind} hook {hook} priority {priority}; policy {policy}; }}'")
             }
             Self::DelChain(chain) => write!(f, "delete chain {chain}"),

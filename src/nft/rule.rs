@@ -162,9 +162,6 @@ mod tests {
 
     #[test]
     fn text_is_nfts_own() {
-        assert_eq!(
-            rule(Family::V4).to_string(),
-            "ip saddr @s tcp dport @p counter accept comment \"edgeallow\""
-        );
+        assert_eq!(rule(Family::V4).to_string(), "ip saddr @s tcp dport @p counter accept comment \"edgeallow\"");
     }
 }

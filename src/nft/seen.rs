@@ -84,7 +84,7 @@ pub struct Set {
     /// Whether its elements expire.
     pub expires: bool,
     /// The kernel's own count of its elements, where the kernel tells (attribute 20, seen on 6.18, not on 6.1). An
-    /// interval counts twice unless it ends with the address space.
+    /// interval counts once (its two boundaries, halved and rounded down).
     pub count: Option<u32>,
 }
 

@@ -106,10 +106,11 @@ fn set_attrs(set: &SetId) -> Vec<u8> {
 }
 
 fn dump_set(set: &SetId, each: &mut dyn FnMut(&[u8])) -> Result<()> {
-    let refusal = open()?.ask(libc::NFT_MSG_GETSETELEM, DUMP, set.table.family.number(), &set_attrs(set), &mut |m| {
-        each(m.attrs);
-        Ok(())
-    })?;
+    let refusal =
+        open()?.ask(libc::NFT_MSG_GETSETELEM, DUMP, set.table.family.number(), &set_attrs(set), &mut |m| {
+            each(m.attrs);
+            Ok(())
+        })?;
     refusal.map_or(Ok(()), |errno| Err(refused(&format!("list set {set}"), errno)))
 }
 

@@ -108,7 +108,10 @@ impl Socket {
         let sent = sendmsg(self.fd(), &slices, &mut SendAncillaryBuffer::default(), SendFlags::empty())
             .map_err(|e| failed("send the batch to the kernel", &e.into()))?;
         if sent != bytes {
-            return Err(Error::new(ErrorKind::Netlink, format!("the kernel took {sent} of {bytes} bytes of the batch")));
+            return Err(Error::new(
+                ErrorKind::Netlink,
+                format!("the kernel took {sent} of {bytes} bytes of the batch"),
+            ));
         }
         fcntl_setfl(self.fd(), OFlags::RDWR | OFlags::NONBLOCK)
             .map_err(|e| failed("hear the kernel's answer", &e.into()))?;
@@ -172,8 +175,7 @@ fn decode(bytes: &[u8]) -> Result<Answer<'_>> {
     let torn = || Error::new(ErrorKind::Netlink, "the kernel sent a netlink message that is too short");
     let word = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).copied().map(u32::from_ne_bytes);
     let half = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).copied().map(u16::from_ne_bytes);
-    let (kind, flags, seq) =
-        (half(4).ok_or_else(torn)?, half(6).ok_or_else(torn)?, word(8).ok_or_else(torn)?);
+    let (kind, flags, seq) = (half(4).ok_or_else(torn)?, half(6).ok_or_else(torn)?, word(8).ok_or_else(torn)?);
     if flags & DUMP_INTERRUPTED != 0 {
         return Err(Error::new(ErrorKind::RaceLost, "the nftables rule set changed while it was read"));
     }
