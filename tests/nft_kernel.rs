@@ -3,7 +3,7 @@
 //! Without the privilege to make one, or without `nft`, these tests fail and say so: a firewall can't be tested by
 //! skipping. Files are a map in memory, so nothing of the machine's own is read or written.
 
-#![allow(clippy::disallowed_methods, reason = "tests drive the real nft")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests drive the real nft, and fail by panicking")]
 
 use std::{
     cell::RefCell,
