@@ -7,7 +7,7 @@
 
 mod claims;
 mod iptables;
-mod nftables;
+pub mod nftables;
 
 use crate::lab::Lab;
 
@@ -54,7 +54,7 @@ fn host(kind: &dyn Kind) -> Lab {
 macro_rules! suite {
     ($($name:ident: $kind:expr;)*) => {
         /// Every kind of host in the suite.
-        const KINDS: &[&dyn Kind] = &[$(&$kind),*];
+        pub const KINDS: &[&dyn Kind] = &[$(&$kind),*];
         $(suite! { @tests $name, $kind,
             cloudflare_gets_in_and_nobody_else_does,
             a_second_sync_changes_nothing_and_starts_nothing,
