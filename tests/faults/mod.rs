@@ -5,7 +5,7 @@
 //! N-th step boundary. Each test goes on until a run comes through without being struck.
 
 use crate::{
-    conformance::{KINDS, Kind},
+    conformance::{Kind, on_every_kind},
     lab::{EDGES, Lab, Output, Rules, STRANGERS, Table},
     run::{PORTS, PUBLISHED, list_with, try_sync},
 };
@@ -136,22 +136,35 @@ fn strike(kind: &dyn Kind, how: How, what: What, at: usize, old: &(Table, Rules)
     struck
 }
 
-macro_rules! everywhere {
-    ($($name:ident: $how:ident, $what:ident;)*) => { $(
-        #[test]
-        fn $name() {
-            for kind in KINDS {
-                strike_everywhere(*kind, How::$how, What::$what);
-            }
-        }
-    )* };
+on_every_kind! {
+    a_first_sync_killed_anywhere_heals,
+    a_first_sync_failing_anywhere_heals,
+    a_change_of_the_list_killed_anywhere_heals,
+    a_change_of_the_list_failing_anywhere_heals,
+    a_remove_killed_anywhere_heals,
+    a_remove_failing_anywhere_heals,
 }
 
-everywhere! {
-    a_first_sync_killed_anywhere_heals: Kill, First;
-    a_first_sync_failing_anywhere_heals: Fail, First;
-    a_change_of_the_list_killed_anywhere_heals: Kill, Change;
-    a_change_of_the_list_failing_anywhere_heals: Fail, Change;
-    a_remove_killed_anywhere_heals: Kill, Remove;
-    a_remove_failing_anywhere_heals: Fail, Remove;
+fn a_first_sync_killed_anywhere_heals(kind: &dyn Kind) {
+    strike_everywhere(kind, How::Kill, What::First);
+}
+
+fn a_first_sync_failing_anywhere_heals(kind: &dyn Kind) {
+    strike_everywhere(kind, How::Fail, What::First);
+}
+
+fn a_change_of_the_list_killed_anywhere_heals(kind: &dyn Kind) {
+    strike_everywhere(kind, How::Kill, What::Change);
+}
+
+fn a_change_of_the_list_failing_anywhere_heals(kind: &dyn Kind) {
+    strike_everywhere(kind, How::Fail, What::Change);
+}
+
+fn a_remove_killed_anywhere_heals(kind: &dyn Kind) {
+    strike_everywhere(kind, How::Kill, What::Remove);
+}
+
+fn a_remove_failing_anywhere_heals(kind: &dyn Kind) {
+    strike_everywhere(kind, How::Fail, What::Remove);
 }

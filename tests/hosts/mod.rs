@@ -6,12 +6,20 @@ use serde_json::Value;
 
 use crate::{
     conformance::{
-        KINDS, Kind,
+        Kind,
         nftables::{CONFIGURATION, WITH_INCLUDE, administrators_rules},
+        on_every_kind,
     },
     lab::{CHANGED_IN_USR, EDGE4, EDGES, Lab, Output, Reach, diff},
     run::{PORTS, expect_status, part_of, sync, try_sync},
 };
+
+on_every_kind! {
+    without_ipv6_ipv4_is_still_opened,
+    without_privilege_it_says_so_and_changes_nothing,
+    a_read_only_etc_is_a_clear_error,
+    a_full_disk_is_a_clear_error_and_loses_nothing,
+}
 
 fn host(kind: &dyn Kind) -> Lab {
     let lab = Lab::new();
@@ -42,52 +50,45 @@ fn expect_failure(lab: &Lab, exit: &[i32]) -> Value {
     error_of(&output)
 }
 
-#[test]
-fn without_ipv6_ipv4_is_still_opened() {
-    for kind in KINDS {
-        let lab = host(*kind);
-        lab.files(|| {
-            for interface in ["all", "default"] {
-                fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1")?;
-            }
-            for folder in ["/usr/sbin", "/etc/alternatives"] {
-                for entry in fs::read_dir(folder)? {
-                    let path = entry?.path();
-                    if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ip6tables")) {
-                        fs::remove_file(path)?;
-                    }
+fn without_ipv6_ipv4_is_still_opened(kind: &dyn Kind) {
+    let lab = host(kind);
+    lab.files(|| {
+        for interface in ["all", "default"] {
+            fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1")?;
+        }
+        for folder in ["/usr/sbin", "/etc/alternatives"] {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ip6tables")) {
+                    fs::remove_file(path)?;
                 }
             }
-            Ok(())
-        });
-        // As with `ipv6.disable=1` on the kernel's command line.
-        lab.write_file("/run/empty", "");
-        lab.run(["mount", "--bind", "/run/empty", "/proc/net/if_inet6"]);
-        sync(&lab, &[]);
-        assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted, "{}", kind.backend());
-        assert_eq!(sync(&lab, &[])["changed"], false, "{}", kind.backend());
-    }
+        }
+        Ok(())
+    });
+    // As with `ipv6.disable=1` on the kernel's command line.
+    lab.write_file("/run/empty", "");
+    lab.run(["mount", "--bind", "/run/empty", "/proc/net/if_inet6"]);
+    sync(&lab, &[]);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted, "{}", kind.backend());
+    assert_eq!(sync(&lab, &[])["changed"], false, "{}", kind.backend());
 }
 
-#[test]
-fn without_privilege_it_says_so_and_changes_nothing() {
-    for kind in KINDS {
-        let lab = host(*kind);
-        let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/local/bin/edgeallow"];
-        let rules = lab.rules();
-        let run = |args: &[&str]| {
-            let all =
-                ["--offline", "--format", "json", "--state-dir", "/run/state-of-nobody", "--backend", kind.backend()];
-            lab.command([nobody.as_slice(), &["sync"], args, &all].concat()).run()
-        };
-        let output = run(&[]);
-        let text = format!("{}{}", output.stdout, output.stderr);
-        assert!(output.status == Some(4), "{output:?}");
-        assert!(text.contains("root") || text.contains("CAP_NET_ADMIN"), "what to do is not said: {output:?}");
-        let dry = run(&["--dry-run"]);
-        assert!(matches!(dry.status, Some(0 | 4)), "{dry:?}");
-        assert_eq!(rules, lab.rules());
-    }
+fn without_privilege_it_says_so_and_changes_nothing(kind: &dyn Kind) {
+    let lab = host(kind);
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/local/bin/edgeallow"];
+    let rules = lab.rules();
+    let run = |args: &[&str]| {
+        let all = ["--offline", "--format", "json", "--state-dir", "/run/state-of-nobody", "--backend", kind.backend()];
+        lab.command([nobody.as_slice(), &["sync"], args, &all].concat()).run()
+    };
+    let output = run(&[]);
+    let text = format!("{}{}", output.stdout, output.stderr);
+    assert!(output.status == Some(4), "{output:?}");
+    assert!(text.contains("root") || text.contains("CAP_NET_ADMIN"), "what to do is not said: {output:?}");
+    let dry = run(&["--dry-run"]);
+    assert!(matches!(dry.status, Some(0 | 4)), "{dry:?}");
+    assert_eq!(rules, lab.rules());
 }
 
 #[test]
@@ -144,40 +145,34 @@ fn the_administrators_own_symbolic_link_is_followed() {
     assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
 }
 
-#[test]
-fn a_read_only_etc_is_a_clear_error() {
-    for kind in KINDS {
-        let lab = host(*kind);
-        lab.run(["mount", "-o", "remount,ro", "/etc"]);
-        let error = expect_failure(&lab, &[1, 4]);
-        let words = error.to_string();
-        assert!(words.contains("read-only") || words.contains("Read-only"), "{}: {words}", kind.backend());
-        lab.run(["mount", "-o", "remount,rw", "/etc"]);
-        sync(&lab, &[]);
-        expect_status(&lab, 0);
-    }
+fn a_read_only_etc_is_a_clear_error(kind: &dyn Kind) {
+    let lab = host(kind);
+    lab.run(["mount", "-o", "remount,ro", "/etc"]);
+    let error = expect_failure(&lab, &[1, 4]);
+    let words = error.to_string();
+    assert!(words.contains("read-only") || words.contains("Read-only"), "{}: {words}", kind.backend());
+    lab.run(["mount", "-o", "remount,rw", "/etc"]);
+    sync(&lab, &[]);
+    expect_status(&lab, 0);
 }
 
-#[test]
-fn a_full_disk_is_a_clear_error_and_loses_nothing() {
-    for kind in KINDS {
-        let lab = host(*kind);
-        // Another disk for what edgeallow and the administrator store, with no room left.
-        for folder in ["/etc/edgeallow", "/var/lib/edgeallow"] {
-            lab.files(|| fs::create_dir_all(folder));
-            lab.run(["mount", "-t", "tmpfs", "-o", "size=4k,mode=755", "tmpfs", folder]);
-            let filled = lab.inside(|| fs::write(Path::new(folder).join("filler"), vec![0; 4096]));
-            assert!(filled.is_ok(), "{filled:?}");
-        }
-        let error = expect_failure(&lab, &[1, 4]);
-        let words = error.to_string().to_lowercase();
-        assert!(words.contains("no space") || words.contains("full") || words.contains("storage"), "{words}");
-        for folder in ["/etc/edgeallow", "/var/lib/edgeallow"] {
-            lab.run(["umount", folder]);
-        }
-        sync(&lab, &[]);
-        expect_status(&lab, 0);
+fn a_full_disk_is_a_clear_error_and_loses_nothing(kind: &dyn Kind) {
+    let lab = host(kind);
+    // Another disk for what edgeallow and the administrator store, with no room left.
+    for folder in ["/etc/edgeallow", "/var/lib/edgeallow"] {
+        lab.files(|| fs::create_dir_all(folder));
+        lab.run(["mount", "-t", "tmpfs", "-o", "size=4k,mode=755", "tmpfs", folder]);
+        let filled = lab.inside(|| fs::write(Path::new(folder).join("filler"), vec![0; 4096]));
+        assert!(filled.is_ok(), "{filled:?}");
     }
+    let error = expect_failure(&lab, &[1, 4]);
+    let words = error.to_string().to_lowercase();
+    assert!(words.contains("no space") || words.contains("full") || words.contains("storage"), "{words}");
+    for folder in ["/etc/edgeallow", "/var/lib/edgeallow"] {
+        lab.run(["umount", folder]);
+    }
+    sync(&lab, &[]);
+    expect_status(&lab, 0);
 }
 
 #[test]

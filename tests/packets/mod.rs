@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    conformance::KINDS,
+    conformance::{Kind, iptables, nftables, on_every_kind},
     lab::{EDGE4, EDGE6, EDGES, Lab, Reach, STRANGERS, Table},
     run::{PORTS, expect_status, list_with, part_of, sync, try_sync},
 };
@@ -21,17 +21,12 @@ fn expect_only_cloudflare(lab: &Lab) {
     assert!(edges.all_accepted() && strangers.none_accepted(), "{edges:?}{strangers:?}\n{:?}", lab.rules());
 }
 
-#[test]
-fn no_connection_is_lost_while_the_list_changes_two_hundred_times() {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = KINDS.iter().map(|kind| scope.spawn(move || changes_under_load(*kind))).collect();
-        for result in running {
-            result.join().expect("see the panic above");
-        }
-    });
+on_every_kind! {
+    no_connection_is_lost_while_the_list_changes_two_hundred_times,
+    ten_thousand_prefixes,
 }
 
-fn changes_under_load(kind: &dyn crate::conformance::Kind) {
+fn no_connection_is_lost_while_the_list_changes_two_hundred_times(kind: &dyn Kind) {
     let lab = Lab::new();
     kind.setup(&lab);
     let lists = [list_with(&lab, "one", &["9.9.9.0/24"]), list_with(&lab, "two", &["9.9.8.0/24", "2620:fe::/48"])];
@@ -111,10 +106,8 @@ fn two_chains_that_drop_are_both_opened() {
 #[test]
 fn native_nftables_and_legacy_iptables_that_both_drop_are_both_opened() {
     let lab = Lab::new();
-    for kind in [KINDS.iter().find(|k| k.backend() == "nftables"), KINDS.last()] {
-        kind.expect("a kind").setup(&lab);
-    }
-    lab.feed(["nft", "-f", "-"], &crate::conformance::nftables::administrators_rules());
+    iptables::LEGACY.setup(&lab);
+    nftables::WITH_INCLUDE.setup(&lab);
     let report = sync(&lab, &[]);
     for backend in ["nftables", "iptables"] {
         assert_eq!(part_of(&report, backend)["state"], "applied", "{report:#}");
@@ -134,29 +127,26 @@ fn where_nothing_refuses_nothing_is_touched() {
     assert!(crate::lab::diff(&files, &lab.tree(&["/etc"])).is_empty());
 }
 
-#[test]
-fn ten_thousand_prefixes() {
-    for kind in KINDS {
-        let lab = Lab::new();
-        kind.setup(&lab);
-        lab.write_file(
-            "/etc/edgeallow/config.toml",
-            "[limits]\nmax_prefixes = 20000\nmax_growth = 1000\nfull_check = 20000\n",
-        );
-        // 20.0.0.0/24, 20.0.2.0/24 …: neighbours that don't touch, and the same in IPv6.
-        let many: Vec<_> = (0..5000u32)
-            .flat_map(|i| {
-                [format!("{}.{}.{}.0/24", 20 + i / 32768, i / 128 % 256, i * 2 % 256), format!("2a00:{i:x}::/32")]
-            })
-            .collect();
-        let many: Vec<_> = many.iter().map(String::as_str).collect();
-        let list = list_with(&lab, "many", &many);
-        lab.internet_addresses(["20.0.2.9", "20.0.3.9", "2a00:7::9", "20.39.14.9"]);
-        sync(&lab, &["--list", &list]);
-        expect_only_cloudflare(&lab);
-        let on = lab.table(&["20.0.2.9", "2a00:7::9", "20.39.14.9"], &[443]);
-        assert!(on.all_accepted(), "{}: {on:?}", kind.backend());
-        assert_ne!(lab.connect("20.0.3.9", 443), Reach::Accepted);
-        assert_eq!(try_sync(&lab, &["--list", &list]).expect_ok().json()["changed"], false, "{}", kind.backend());
-    }
+fn ten_thousand_prefixes(kind: &dyn Kind) {
+    let lab = Lab::new();
+    kind.setup(&lab);
+    lab.write_file(
+        "/etc/edgeallow/config.toml",
+        "[limits]\nmax_prefixes = 20000\nmax_growth = 1000\nfull_check = 20000\n",
+    );
+    // 20.0.0.0/24, 20.0.2.0/24 …: neighbours that don't touch, and the same in IPv6.
+    let many: Vec<_> = (0..5000u32)
+        .flat_map(|i| {
+            [format!("{}.{}.{}.0/24", 20 + i / 32768, i / 128 % 256, i * 2 % 256), format!("2a00:{i:x}::/32")]
+        })
+        .collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let list = list_with(&lab, "many", &many);
+    lab.internet_addresses(["20.0.2.9", "20.0.3.9", "2a00:7::9", "20.39.14.9"]);
+    sync(&lab, &["--list", &list]);
+    expect_only_cloudflare(&lab);
+    let on = lab.table(&["20.0.2.9", "2a00:7::9", "20.39.14.9"], &[443]);
+    assert!(on.all_accepted(), "{}: {on:?}", kind.backend());
+    assert_ne!(lab.connect("20.0.3.9", 443), Reach::Accepted);
+    assert_eq!(try_sync(&lab, &["--list", &list]).expect_ok().json()["changed"], false, "{}", kind.backend());
 }
