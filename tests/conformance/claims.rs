@@ -45,9 +45,11 @@ fn a_second_sync_changes_nothing_and_starts_nothing(kind: &dyn Kind) {
         stamps
     };
     let (rules, files) = (lab.rules(), stamps());
-    lab.recorded_programs();
-    let (report, transactions) = lab.transactions(|| sync(&lab, &[]));
-    let programs = lab.recorded_programs();
+    let ((report, programs), transactions) = lab.transactions(|| {
+        lab.recorded_programs();
+        let report = sync(&lab, &[]);
+        (report, lab.recorded_programs())
+    });
     assert_eq!(report["changed"], false, "{report:#}");
     assert_eq!(part_of(&report, kind.backend())["state"], "in_sync", "{report:#}");
     assert!(transactions.is_empty(), "a sync with nothing to do sent {transactions:#?}");

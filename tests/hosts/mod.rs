@@ -11,7 +11,7 @@ use crate::{
         on_every_kind,
     },
     lab::{CHANGED_IN_USR, EDGE4, EDGES, Lab, Output, Reach, diff},
-    run::{PORTS, expect_status, part_of, sync, try_sync},
+    run::{PORTS, expect_status, list_with, part_of, sync, try_sync},
 };
 
 on_every_kind! {
@@ -19,6 +19,7 @@ on_every_kind! {
     without_privilege_it_says_so_and_changes_nothing,
     a_read_only_etc_is_a_clear_error,
     a_full_disk_is_a_clear_error_and_loses_nothing,
+    a_full_disk_for_the_state_is_a_clear_error,
 }
 
 fn host(kind: &dyn Kind) -> Lab {
@@ -44,7 +45,7 @@ fn expect_failure(lab: &Lab, exit: &[i32]) -> Value {
     let output = try_sync(lab, &[]);
     assert!(output.status.is_some_and(|s| exit.contains(&s)), "expected exit status {exit:?}: {output:?}");
     let after = picture();
-    assert!(before.0 == after.0, "rules changed from\n{:?}\nto\n{:?}", before.0, after.0);
+    assert!(before.0 == after.0, "rules changed from\n{:?}\nto\n{:?}\n{output:?}", before.0, after.0);
     let found = diff(&before.1, &after.1);
     assert!(found.is_empty(), "a failed sync left its mark: {found:#?}\n{output:?}");
     error_of(&output)
@@ -158,21 +159,51 @@ fn a_read_only_etc_is_a_clear_error(kind: &dyn Kind) {
 
 fn a_full_disk_is_a_clear_error_and_loses_nothing(kind: &dyn Kind) {
     let lab = host(kind);
-    // Another disk for what edgeallow and the administrator store, with no room left.
-    for folder in ["/etc/edgeallow", "/var/lib/edgeallow"] {
-        lab.files(|| fs::create_dir_all(folder));
-        lab.run(["mount", "-t", "tmpfs", "-o", "size=4k,mode=755", "tmpfs", folder]);
-        let filled = lab.inside(|| fs::write(Path::new(folder).join("filler"), vec![0; 4096]));
-        assert!(filled.is_ok(), "{filled:?}");
-    }
+    let folder = if kind.backend() == "nftables" { "/etc/edgeallow" } else { "/etc/iptables" };
+    fill_the_disk_of(&lab, folder);
     let error = expect_failure(&lab, &[1, 4]);
-    let words = error.to_string().to_lowercase();
-    assert!(words.contains("no space") || words.contains("full") || words.contains("storage"), "{words}");
-    for folder in ["/etc/edgeallow", "/var/lib/edgeallow"] {
-        lab.run(["umount", folder]);
-    }
+    assert!(speaks_of_space(&error), "{error}");
+    lab.run(["umount", folder]);
     sync(&lab, &[]);
     expect_status(&lab, 0);
+}
+
+fn a_full_disk_for_the_state_is_a_clear_error(kind: &dyn Kind) {
+    let lab = host(kind);
+    sync(&lab, &[]);
+    let remembered = lab.tree(&["/var/lib/edgeallow"]);
+    fill_the_disk_of(&lab, "/var/lib/edgeallow");
+    lab.internet_address("9.9.9.9");
+    let list = list_with(&lab, "longer", &["9.9.9.0/24"]);
+    let output = try_sync(&lab, &["--list", &list]).expect(1);
+    assert!(speaks_of_space(&error_of(&output)), "{output:?}");
+    let mut now = lab.tree(&["/var/lib/edgeallow"]);
+    now.retain(|path, _| !path.ends_with("/filler"));
+    let found = diff(&remembered, &now);
+    assert!(found.is_empty(), "what was remembered is damaged: {found:#?}");
+    // Everybody who was let in still is; the run after this one is none the worse for it.
+    let table = lab.table(&EDGES, &PORTS);
+    assert!(table.all_accepted(), "{table:?}");
+    lab.run(["umount", "/var/lib/edgeallow"]);
+    sync(&lab, &["--list", &list]);
+    assert_eq!(lab.connect("9.9.9.9", 443), Reach::Accepted);
+    assert_eq!(sync(&lab, &["--list", &list])["changed"], false);
+}
+
+/// Puts a folder with all that is in it on a disk of its own, and leaves no room there.
+fn fill_the_disk_of(lab: &Lab, folder: &str) {
+    lab.run(["mkdir", "-p", folder]);
+    lab.run(["cp", "-a", folder, "/mnt/copy"]);
+    lab.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs", folder]);
+    lab.run(["cp", "-a", "/mnt/copy/.", folder]);
+    let filler = Path::new(folder).join("filler");
+    let full = lab.inside(|| fs::write(filler, vec![0; 1 << 20]));
+    assert!(full.is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull), "the disk isn't full");
+}
+
+fn speaks_of_space(error: &Value) -> bool {
+    let words = error.to_string().to_lowercase();
+    words.contains("no space") || words.contains("no storage space") || words.contains("full")
 }
 
 #[test]
