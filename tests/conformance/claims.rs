@@ -6,10 +6,22 @@ use crate::{
     run::{PORTS, expect_reach, expect_status, list_with, opened, part_of, reach, remove, sync, try_sync},
 };
 
+on_every_kind! {
+    cloudflare_gets_in_and_nobody_else_does,
+    a_second_sync_changes_nothing_and_starts_nothing,
+    what_is_not_ours_stays_as_it_is,
+    every_drift_is_seen_and_healed,
+    it_survives_the_reload_of_the_tool,
+    it_survives_a_boot,
+    a_dry_run_changes_nothing_and_tells_what_a_run_does,
+    a_changed_list_changes_who_gets_in,
+    removal_restores_the_machine,
+}
+
 /// Where an administrator's files are; edgeallow's state folder is not among them.
 const FILES: [&str; 2] = ["/etc", CHANGED_IN_USR];
 
-pub fn cloudflare_gets_in_and_nobody_else_does(kind: &dyn Kind) {
+fn cloudflare_gets_in_and_nobody_else_does(kind: &dyn Kind) {
     let lab = host(kind);
     let before = blocked(&lab);
     let report = sync(&lab, &[]);
@@ -19,7 +31,7 @@ pub fn cloudflare_gets_in_and_nobody_else_does(kind: &dyn Kind) {
     expect_status(&lab, 0);
 }
 
-pub fn a_second_sync_changes_nothing_and_starts_nothing(kind: &dyn Kind) {
+fn a_second_sync_changes_nothing_and_starts_nothing(kind: &dyn Kind) {
     let lab = host(kind);
     sync(&lab, &[]);
     lab.record_programs();
@@ -33,9 +45,11 @@ pub fn a_second_sync_changes_nothing_and_starts_nothing(kind: &dyn Kind) {
         stamps
     };
     let (rules, files) = (lab.rules(), stamps());
-    lab.recorded_programs();
-    let (report, transactions) = lab.transactions(|| sync(&lab, &[]));
-    let programs = lab.recorded_programs();
+    let ((report, programs), transactions) = lab.transactions(|| {
+        lab.recorded_programs();
+        let report = sync(&lab, &[]);
+        (report, lab.recorded_programs())
+    });
     assert_eq!(report["changed"], false, "{report:#}");
     assert_eq!(part_of(&report, kind.backend())["state"], "in_sync", "{report:#}");
     assert!(transactions.is_empty(), "a sync with nothing to do sent {transactions:#?}");
@@ -46,7 +60,7 @@ pub fn a_second_sync_changes_nothing_and_starts_nothing(kind: &dyn Kind) {
     expect_status(&lab, 0);
 }
 
-pub fn what_is_not_ours_stays_as_it_is(kind: &dyn Kind) {
+fn what_is_not_ours_stays_as_it_is(kind: &dyn Kind) {
     let lab = host(kind);
     let (rules, files) = (lab.foreign_rules(), lab.tree(&FILES));
     sync(&lab, &[]);
@@ -64,7 +78,7 @@ pub fn what_is_not_ours_stays_as_it_is(kind: &dyn Kind) {
     assert_eq!(lab.connect(EDGES[0], 8443), Reach::Accepted, "a port that is wanted now");
 }
 
-pub fn every_drift_is_seen_and_healed(kind: &dyn Kind) {
+fn every_drift_is_seen_and_healed(kind: &dyn Kind) {
     std::thread::scope(|scope| {
         let drifts = 0..kind.drifts().len();
         let running: Vec<_> = drifts.map(|i| scope.spawn(move || drift_is_seen_and_healed(kind, i))).collect();
@@ -103,7 +117,7 @@ fn drift_is_seen_and_healed(kind: &dyn Kind, index: usize) -> Option<String> {
     (!gone.is_empty()).then(|| format!("{}: foreign rules are gone: {gone:#?}", drift.what))
 }
 
-pub fn it_survives_the_reload_of_the_tool(kind: &dyn Kind) {
+fn it_survives_the_reload_of_the_tool(kind: &dyn Kind) {
     let lab = host(kind);
     let before = reach(&lab);
     sync(&lab, &[]);
@@ -112,7 +126,7 @@ pub fn it_survives_the_reload_of_the_tool(kind: &dyn Kind) {
     expect_status(&lab, 0);
 }
 
-pub fn it_survives_a_boot(kind: &dyn Kind) {
+fn it_survives_a_boot(kind: &dyn Kind) {
     let lab = host(kind);
     let (before, foreign) = (reach(&lab), lab.foreign_rules());
     sync(&lab, &[]);
@@ -122,7 +136,7 @@ pub fn it_survives_a_boot(kind: &dyn Kind) {
     expect_status(&lab, 0);
 }
 
-pub fn a_dry_run_changes_nothing_and_tells_what_a_run_does(kind: &dyn Kind) {
+fn a_dry_run_changes_nothing_and_tells_what_a_run_does(kind: &dyn Kind) {
     let lab = host(kind);
     let everywhere = ["/etc", CHANGED_IN_USR, "/run", CHANGED_IN_VAR];
     let (rules, files) = (lab.rules(), lab.stamps(&everywhere));
@@ -140,7 +154,7 @@ pub fn a_dry_run_changes_nothing_and_tells_what_a_run_does(kind: &dyn Kind) {
     try_sync(&lab, &["--dry-run", "--exit-code"]).expect_ok();
 }
 
-pub fn a_changed_list_changes_who_gets_in(kind: &dyn Kind) {
+fn a_changed_list_changes_who_gets_in(kind: &dyn Kind) {
     let lab = host(kind);
     let (newcomers, others) = (["9.9.9.9", "2620:fe::9"], ["9.9.8.9", "2620:fd::9"]);
     lab.internet_addresses(newcomers.into_iter().chain(others));
@@ -159,7 +173,7 @@ pub fn a_changed_list_changes_who_gets_in(kind: &dyn Kind) {
     expect_status(&lab, 0);
 }
 
-pub fn removal_restores_the_machine(kind: &dyn Kind) {
+fn removal_restores_the_machine(kind: &dyn Kind) {
     let lab = host(kind);
     let (rules, files, before) = (lab.rules(), lab.tree(&FILES), reach(&lab));
     sync(&lab, &[]);

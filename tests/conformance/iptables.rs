@@ -102,7 +102,8 @@ impl Kind for Iptables {
                 })
             }),
             Drift::new("the administrator puts a rule before ours", |lab| {
-                lab.run(["iptables", "-I", "INPUT", "1", "-s", "173.245.48.0/20", "-j", "DROP"]);
+                let rule = ["-s", "173.245.48.0/20", "-p", "tcp", "--dport", "443", "-j", "DROP"];
+                lab.run([["iptables", "-I", "INPUT", "1"].as_slice(), &rule].concat());
             }),
             Drift::new("the chain is gone with its jump", |lab| {
                 each_jump(lab, |lab, jump| drop(lab.run([["iptables", "-D"].as_slice(), jump].concat())));

@@ -1,13 +1,29 @@
 //! One suite, every backend: what each of them must make true, judged by packets and by comparing bytes.
 //!
-//! To add a backend: implement [`Kind`] in a file here, and name it in the list below. A backend in edgeallow's
+//! To add a backend: implement [`Kind`] in a file here, and name it in the macro and the list below. A backend in edgeallow's
 //! registry that no kind covers fails `every_backend_is_covered`.
 //!
 //! Belongs here: what holds for every backend. Does not: what is particular to one (`tests/packets`, `tests/hosts`).
 
+/// Makes a test of each of these functions for each kind of host, so that each has a name and a verdict of its own.
+macro_rules! on_every_kind {
+    ($($claim:ident),* $(,)?) => {
+        on_every_kind! { @ nftables_with_include, nftables::WITH_INCLUDE, $($claim),* }
+        on_every_kind! { @ nftables_with_systemd, nftables::WITH_SYSTEMD, $($claim),* }
+        on_every_kind! { @ iptables_nft, iptables::NFT, $($claim),* }
+        on_every_kind! { @ iptables_legacy, iptables::LEGACY, $($claim),* }
+    };
+    (@ $name:ident, $module:ident::$kind:ident, $($claim:ident),*) => {
+        mod $name {
+            $(#[test] fn $claim() { super::$claim(&crate::conformance::$module::$kind); })*
+        }
+    };
+}
+pub(crate) use on_every_kind;
+
 mod claims;
-mod iptables;
-mod nftables;
+pub mod iptables;
+pub mod nftables;
 
 use crate::lab::Lab;
 
@@ -51,35 +67,8 @@ fn host(kind: &dyn Kind) -> Lab {
     lab
 }
 
-macro_rules! suite {
-    ($($name:ident: $kind:expr;)*) => {
-        /// Every kind of host in the suite.
-        const KINDS: &[&dyn Kind] = &[$(&$kind),*];
-        $(suite! { @tests $name, $kind,
-            cloudflare_gets_in_and_nobody_else_does,
-            a_second_sync_changes_nothing_and_starts_nothing,
-            what_is_not_ours_stays_as_it_is,
-            every_drift_is_seen_and_healed,
-            it_survives_the_reload_of_the_tool,
-            it_survives_a_boot,
-            a_dry_run_changes_nothing_and_tells_what_a_run_does,
-            a_changed_list_changes_who_gets_in,
-            removal_restores_the_machine,
-        })*
-    };
-    (@tests $name:ident, $kind:expr, $($claim:ident,)*) => {
-        mod $name {
-            $(#[test] fn $claim() { super::claims::$claim(&$kind); })*
-        }
-    };
-}
-
-suite! {
-    nftables_with_include: crate::conformance::nftables::WITH_INCLUDE;
-    nftables_with_systemd: crate::conformance::nftables::WITH_SYSTEMD;
-    iptables_nft: crate::conformance::iptables::NFT;
-    iptables_legacy: crate::conformance::iptables::LEGACY;
-}
+/// Every kind of host in the suite.
+pub const KINDS: [&dyn Kind; 4] = [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY];
 
 #[test]
 fn every_backend_is_covered() {

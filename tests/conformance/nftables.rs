@@ -92,7 +92,8 @@ impl Kind for Nftables {
                 each_set(lab, "add", "203.0.113.0/24", "2001:db8:bad::/48")
             }),
             Drift::new("the administrator puts a rule before ours", |lab| {
-                lab.run(["nft", "insert", "rule", "inet", "filter", "input", "ip", "saddr", "173.245.48.0/20", "drop"]);
+                let rule = ["ip", "saddr", "173.245.48.0/20", "tcp", "dport", "443", "drop"];
+                lab.run([["nft", "insert", "rule", "inet", "filter", "input"].as_slice(), &rule].concat());
             }),
             Drift::new("everything is flushed and the old configuration loaded", |lab| {
                 lab.run(["nft", "flush", "ruleset"]);

@@ -21,10 +21,10 @@ mod watch;
 
 use std::{collections::BTreeSet, sync::Mutex};
 
-pub use command::{Command, Output};
+pub use command::Output;
 pub use files::{Tree, diff};
-pub use net::{CLIENT4, CLIENT6, SERVER4, SERVER6};
 pub use probe::{Reach, Table};
+pub use rules::Rules;
 
 /// Cloudflare, IPv4: in 173.245.48.0/20.
 pub const EDGE4: &str = "173.245.48.29";

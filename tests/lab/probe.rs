@@ -11,8 +11,9 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    Lab, SERVER4, SERVER6,
+    Lab,
     namespace::{enter_network, on_a_thread},
+    net::{SERVER4, SERVER6},
 };
 
 /// A second SYN would go out after one second; a verdict is clear before that.

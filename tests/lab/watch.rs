@@ -60,25 +60,26 @@ impl Lab {
         // The monitor takes a moment to subscribe: it listens when it has heard of a mark.
         let start = Instant::now();
         loop {
-            self.run(["nft", "add", "table", "inet", "mark"]);
-            self.run(["nft", "delete", "table", "inet", "mark"]);
-            if self.hears("delete table inet mark") {
+            self.run(["nft", "add", "table", "inet", "lab_begin"]);
+            self.run(["nft", "delete", "table", "inet", "lab_begin"]);
+            if self.hears("delete table inet lab_begin") {
                 break;
             }
             assert!(start.elapsed() < Duration::from_secs(20), "nft monitor stays silent");
             sleep(Duration::from_millis(20));
         }
         let work = work();
-        self.run(["nft", "add", "table", "inet", "end"]);
-        while !self.hears("add table inet end") {
+        self.run(["nft", "add", "table", "inet", "lab_end"]);
+        while !self.hears("add table inet lab_end") {
             assert!(start.elapsed() < Duration::from_secs(120), "nft monitor fell silent");
             sleep(Duration::from_millis(5));
         }
-        self.run(["nft", "delete", "table", "inet", "end"]);
+        self.run(["nft", "delete", "table", "inet", "lab_end"]);
         monitor.end();
         let heard = self.read_file(HEARD);
-        let lines = heard.lines().skip_while(|l| !l.contains("inet mark")).filter(|l| !l.contains("inet mark"));
-        let lines = lines.take_while(|l| !l.contains("inet end"));
+        let lines =
+            heard.lines().skip_while(|l| !l.contains("inet lab_begin")).filter(|l| !l.contains("inet lab_begin"));
+        let lines = lines.take_while(|l| !l.contains("inet lab_end"));
         // A transaction's announcement names its process; those of the marks' own `nft` are not counted.
         let lines = lines.filter(|l| !l.starts_with("# new generation")).map(str::to_owned).collect();
         (work, lines)

@@ -65,6 +65,7 @@ fn every_packet_filter_has_effect() {
 #[test]
 fn another_address_can_connect_once_the_internet_has_it() {
     let lab = Lab::new();
+    lab.internet_address("198.41.128.1");
     lab.internet_addresses(["198.41.128.1", "2606:4700::1"]);
     let Table(table) = lab.table(&["198.41.128.1", "2606:4700::1"], &[443]);
     assert!(table.values().all(|r| *r == Reach::Accepted), "{table:?}");

@@ -5,7 +5,14 @@
 
 #[path = "../conformance/mod.rs"]
 mod conformance;
+#[cfg(feature = "fault-injection")]
+#[path = "../faults/mod.rs"]
+mod faults;
+#[path = "../hosts/mod.rs"]
+mod hosts;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod lab_itself;
+#[path = "../packets/mod.rs"]
+mod packets;
 mod run;

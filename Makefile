@@ -1,0 +1,70 @@
+# edgeallow: build, show, prove, install. `make` alone says what there is.
+#
+# `make demo`, `make test` and `make lint` install the Debian or Ubuntu packages that they need when they are run as
+# root and something is missing; otherwise they say what is missing. See tools in packaging/needs.sh.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+bindir = $(DESTDIR)$(PREFIX)/bin
+datadir = $(DESTDIR)$(PREFIX)/share
+
+# cargo may have been installed by rustup for this user only, and not be in PATH.
+CARGO := $(shell command -v cargo 2>/dev/null || { test -x "$$HOME/.cargo/bin/cargo" && echo "$$HOME/.cargo/bin/cargo"; })
+export PATH := $(if $(CARGO),$(dir $(CARGO)):)$(PATH)
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET)/release/edgeallow
+
+# The tests wait for packets that never come most of the time, so more of them run at once than there are processors.
+export RUST_TEST_THREADS ?= 8
+
+SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh
+COMMANDS := sync status remove fetch backends completions man
+
+.PHONY: help demo test lint bench install setup build
+
+help:
+	@echo 'make demo     show edgeallow at work in a throwaway host (root); this machine is not changed'
+	@echo 'make test     run every test, with real firewalls and packets in throwaway hosts (root)'
+	@echo 'make lint     formatting, clippy, shellcheck'
+	@echo 'make bench    measure, beside nft, iptables-restore and ipset (root)'
+	@echo 'make install  binary, manual pages and completions into PREFIX ($(PREFIX)); DESTDIR is honoured'
+	@echo 'make setup    install the packages that all of these need (Debian, Ubuntu; root)'
+
+setup:
+	@packaging/needs.sh build test lint
+
+build:
+	@packaging/needs.sh build
+	cargo build --release --locked
+
+demo:
+	@packaging/needs.sh build demo
+	cargo build --release --locked
+	@tests/demo.sh '$(BINARY)'
+
+test:
+	@packaging/needs.sh build test
+	cargo test --locked --all-features
+
+lint:
+	@packaging/needs.sh build lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+	shellcheck $(SCRIPTS)
+	@packaging/needs.sh clean-names
+
+bench:
+	@packaging/needs.sh build test
+	cargo bench --locked
+
+install: build
+	install -Dm755 '$(BINARY)' '$(bindir)/edgeallow'
+	install -d '$(datadir)/man/man1' '$(datadir)/bash-completion/completions' '$(datadir)/zsh/site-functions' \
+		'$(datadir)/fish/vendor_completions.d'
+	'$(BINARY)' man >'$(datadir)/man/man1/edgeallow.1'
+	for command in $(COMMANDS); do \
+		'$(BINARY)' man "$$command" >'$(datadir)/man/man1/edgeallow-'"$$command.1" || exit 1; \
+	done
+	'$(BINARY)' completions bash >'$(datadir)/bash-completion/completions/edgeallow'
+	'$(BINARY)' completions zsh >'$(datadir)/zsh/site-functions/_edgeallow'
+	'$(BINARY)' completions fish >'$(datadir)/fish/vendor_completions.d/edgeallow.fish'

@@ -1,0 +1,239 @@
+//! Hosts on which something is missing, full, forbidden or in the way: a clear error, nothing half-done, nothing lost.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use serde_json::Value;
+
+use crate::{
+    conformance::{
+        Kind,
+        nftables::{CONFIGURATION, WITH_INCLUDE, administrators_rules},
+        on_every_kind,
+    },
+    lab::{CHANGED_IN_USR, EDGE4, EDGES, Lab, Output, Reach, diff},
+    run::{PORTS, expect_status, list_with, part_of, sync, try_sync},
+};
+
+on_every_kind! {
+    without_ipv6_ipv4_is_still_opened,
+    without_privilege_it_says_so_and_changes_nothing,
+    a_read_only_etc_is_a_clear_error,
+    a_full_disk_is_a_clear_error_and_loses_nothing,
+    a_full_disk_for_the_state_is_a_clear_error,
+}
+
+fn host(kind: &dyn Kind) -> Lab {
+    let lab = Lab::new();
+    kind.setup(&lab);
+    lab
+}
+
+/// The error of a failed backend, or of the whole run: `{"kind","message","hint"}`.
+fn error_of(output: &Output) -> Value {
+    let report = output.json();
+    let of_backends = report["backends"].as_array().into_iter().flatten().map(|b| &b["error"]);
+    let error = std::iter::once(&report["error"]).chain(of_backends).find(|e| !e.is_null());
+    let error = error.unwrap_or_else(|| panic!("no error in {report:#}")).clone();
+    assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()), "an error without words: {report:#}");
+    error
+}
+
+/// Runs a sync that has to fail, and checks that firewall and files are as they were.
+fn expect_failure(lab: &Lab, exit: &[i32]) -> Value {
+    let picture = || (lab.rules(), lab.tree(&["/etc", CHANGED_IN_USR]));
+    let before = picture();
+    let output = try_sync(lab, &[]);
+    assert!(output.status.is_some_and(|s| exit.contains(&s)), "expected exit status {exit:?}: {output:?}");
+    let after = picture();
+    assert!(before.0 == after.0, "rules changed from\n{:?}\nto\n{:?}\n{output:?}", before.0, after.0);
+    let found = diff(&before.1, &after.1);
+    assert!(found.is_empty(), "a failed sync left its mark: {found:#?}\n{output:?}");
+    error_of(&output)
+}
+
+fn without_ipv6_ipv4_is_still_opened(kind: &dyn Kind) {
+    let lab = host(kind);
+    lab.files(|| {
+        for interface in ["all", "default"] {
+            fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1")?;
+        }
+        for folder in ["/usr/sbin", "/etc/alternatives"] {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ip6tables")) {
+                    fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(())
+    });
+    // As with `ipv6.disable=1` on the kernel's command line.
+    lab.write_file("/run/empty", "");
+    lab.run(["mount", "--bind", "/run/empty", "/proc/net/if_inet6"]);
+    sync(&lab, &[]);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted, "{}", kind.backend());
+    assert_eq!(sync(&lab, &[])["changed"], false, "{}", kind.backend());
+}
+
+fn without_privilege_it_says_so_and_changes_nothing(kind: &dyn Kind) {
+    let lab = host(kind);
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/local/bin/edgeallow"];
+    let rules = lab.rules();
+    let run = |args: &[&str]| {
+        let all = ["--offline", "--format", "json", "--state-dir", "/run/state-of-nobody", "--backend", kind.backend()];
+        lab.command([nobody.as_slice(), &["sync"], args, &all].concat()).run()
+    };
+    let output = run(&[]);
+    let text = format!("{}{}", output.stdout, output.stderr);
+    assert!(output.status == Some(4), "{output:?}");
+    assert!(text.contains("root") || text.contains("CAP_NET_ADMIN"), "what to do is not said: {output:?}");
+    let dry = run(&["--dry-run"]);
+    assert!(matches!(dry.status, Some(0 | 4)), "{dry:?}");
+    assert_eq!(rules, lab.rules());
+}
+
+#[test]
+fn a_missing_nft_is_a_clear_error() {
+    let lab = host(&WITH_INCLUDE);
+    lab.files(|| fs::copy("/usr/sbin/nft", "/mnt/nft").and_then(|_| fs::remove_file("/usr/sbin/nft")));
+    let output = lab.edgeallow(["sync", "--offline", "--format", "json", "--backend", "nftables"]);
+    // What is live doesn't need the program, what is stored does: either way the words name it, or all is well.
+    if output.status == Some(0) {
+        assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted, "{output:?}");
+    } else {
+        assert_eq!(output.status, Some(4), "{output:?}");
+        assert!(error_of(&output).to_string().contains("nft"), "{output:?}");
+    }
+    lab.files(|| fs::copy("/mnt/nft", "/usr/sbin/nft"));
+    sync(&lab, &[]);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
+    expect_status(&lab, 0);
+}
+
+#[test]
+fn a_symbolic_link_in_place_of_a_file_of_ours_is_refused() {
+    let lab = host(&WITH_INCLUDE);
+    sync(&lab, &[]);
+    let ours: Vec<_> = lab.tree(&["/etc/edgeallow/nftables"]).into_keys().filter(|p| p.ends_with(".nft")).collect();
+    lab.write_file("/etc/precious", "precious\n");
+    lab.link("/etc/precious", &ours[0]);
+    let error = expect_failure(&lab, &[4]);
+    assert_eq!(error["kind"], "file-refused", "{error}");
+    assert_eq!(lab.read_file("/etc/precious"), "precious\n");
+    // Taking the link away is all the administrator has to do.
+    lab.files(|| fs::remove_file(&ours[0]));
+    sync(&lab, &[]);
+    expect_status(&lab, 0);
+}
+
+#[test]
+fn the_administrators_own_symbolic_link_is_followed() {
+    let lab = host(&WITH_INCLUDE);
+    lab.write_file("/etc/firewall/rules.nft", administrators_rules());
+    lab.chmod("/etc/firewall/rules.nft", 0o700);
+    lab.files(|| {
+        std::os::unix::fs::chown("/etc/firewall/rules.nft", Some(4242), Some(4343))?;
+        fs::remove_file(CONFIGURATION)?;
+        symlink("firewall/rules.nft", CONFIGURATION)
+    });
+    sync(&lab, &[]);
+    let tree = lab.tree(&["/etc/nftables.conf", "/etc/firewall"]);
+    assert!(tree[CONFIGURATION].contains("link to \"firewall/rules.nft\""), "{tree:#?}");
+    let target = &tree["/etc/firewall/rules.nft"];
+    assert!(target.starts_with("100700 4242:4343 "), "mode and owner: {target}");
+    assert!(target.to_lowercase().contains("edgeallow"), "{target}");
+    WITH_INCLUDE.boot(&lab);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
+}
+
+fn a_read_only_etc_is_a_clear_error(kind: &dyn Kind) {
+    let lab = host(kind);
+    lab.run(["mount", "-o", "remount,ro", "/etc"]);
+    let error = expect_failure(&lab, &[1, 4]);
+    let words = error.to_string();
+    assert!(words.contains("read-only") || words.contains("Read-only"), "{}: {words}", kind.backend());
+    lab.run(["mount", "-o", "remount,rw", "/etc"]);
+    sync(&lab, &[]);
+    expect_status(&lab, 0);
+}
+
+fn a_full_disk_is_a_clear_error_and_loses_nothing(kind: &dyn Kind) {
+    let lab = host(kind);
+    let folder = if kind.backend() == "nftables" { "/etc/edgeallow" } else { "/etc/iptables" };
+    fill_the_disk_of(&lab, folder);
+    let error = expect_failure(&lab, &[1, 4]);
+    assert!(speaks_of_space(&error), "{error}");
+    lab.run(["umount", folder]);
+    sync(&lab, &[]);
+    expect_status(&lab, 0);
+}
+
+fn a_full_disk_for_the_state_is_a_clear_error(kind: &dyn Kind) {
+    let lab = host(kind);
+    sync(&lab, &[]);
+    let remembered = lab.tree(&["/var/lib/edgeallow"]);
+    fill_the_disk_of(&lab, "/var/lib/edgeallow");
+    lab.internet_address("9.9.9.9");
+    let list = list_with(&lab, "longer", &["9.9.9.0/24"]);
+    let output = try_sync(&lab, &["--list", &list]).expect(1);
+    assert!(speaks_of_space(&error_of(&output)), "{output:?}");
+    let mut now = lab.tree(&["/var/lib/edgeallow"]);
+    now.retain(|path, _| !path.ends_with("/filler"));
+    let found = diff(&remembered, &now);
+    assert!(found.is_empty(), "what was remembered is damaged: {found:#?}");
+    // Everybody who was let in still is; the run after this one is none the worse for it.
+    let table = lab.table(&EDGES, &PORTS);
+    assert!(table.all_accepted(), "{table:?}");
+    lab.run(["umount", "/var/lib/edgeallow"]);
+    sync(&lab, &["--list", &list]);
+    assert_eq!(lab.connect("9.9.9.9", 443), Reach::Accepted);
+    assert_eq!(sync(&lab, &["--list", &list])["changed"], false);
+}
+
+/// Puts a folder with all that is in it on a disk of its own, and leaves no room there.
+fn fill_the_disk_of(lab: &Lab, folder: &str) {
+    lab.run(["mkdir", "-p", folder]);
+    lab.run(["cp", "-a", folder, "/mnt/copy"]);
+    lab.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs", folder]);
+    lab.run(["cp", "-a", "/mnt/copy/.", folder]);
+    let filler = Path::new(folder).join("filler");
+    let full = lab.inside(|| fs::write(filler, vec![0; 1 << 20]));
+    assert!(full.is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull), "the disk isn't full");
+}
+
+fn speaks_of_space(error: &Value) -> bool {
+    let words = error.to_string().to_lowercase();
+    words.contains("no space") || words.contains("no storage space") || words.contains("full")
+}
+
+#[test]
+fn a_folder_where_a_file_should_be_is_a_clear_error() {
+    let lab = host(&WITH_INCLUDE);
+    sync(&lab, &[]);
+    let ours: Vec<_> = lab.tree(&["/etc/edgeallow/nftables"]).into_keys().filter(|p| p.ends_with(".nft")).collect();
+    lab.files(|| fs::remove_file(&ours[0]).and_then(|()| fs::create_dir(&ours[0])));
+    let error = expect_failure(&lab, &[1, 4]);
+    assert!(error.to_string().contains(&ours[0]), "the path is not named: {error}");
+}
+
+#[test]
+fn of_two_runs_at_once_one_waits_or_says_so() {
+    let lab = host(&WITH_INCLUDE);
+    let held = ["flock", "/run/edgeallow.lock", "edgeallow"];
+    let inner = ["sync", "--offline", "--format", "json", "--lock-timeout", "0"];
+    let output = lab.command([held.as_slice(), &inner].concat()).run().expect(75);
+    assert_eq!(output.json()["error"]["kind"], "locked", "{output:?}");
+    // A dry run and a status take no lock.
+    lab.command([held.as_slice(), &["sync", "--offline", "--dry-run"]].concat()).run().expect_ok();
+    lab.command([held.as_slice(), &["status", "--offline"]].concat()).run().expect(6);
+    // Eight at once: all of them get through, one after the other, and one of them does the work.
+    let lab = &lab;
+    let reports: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..8).map(|_| scope.spawn(move || sync(lab, &["--lock-timeout", "60"]))).collect();
+        running.into_iter().map(|r| r.join().expect("a run")).collect()
+    });
+    assert_eq!(reports.iter().filter(|r| r["changed"] == true).count(), 1, "{reports:#?}");
+    let table = lab.table(&EDGES, &PORTS);
+    assert!(table.all_accepted(), "{table:?}");
+    assert_eq!(part_of(&sync(lab, &[]), "nftables")["state"], "in_sync");
+}
