@@ -59,11 +59,11 @@ bench:
 
 install: build
 	install -Dm755 '$(BINARY)' '$(bindir)/edgeallow'
-	install -d '$(datadir)/man/man1' '$(datadir)/bash-completion/completions' '$(datadir)/zsh/site-functions' \
+	install -d '$(datadir)/man/man8' '$(datadir)/bash-completion/completions' '$(datadir)/zsh/site-functions' \
 		'$(datadir)/fish/vendor_completions.d'
-	'$(BINARY)' man >'$(datadir)/man/man1/edgeallow.1'
+	'$(BINARY)' man >'$(datadir)/man/man8/edgeallow.8'
 	for command in $(COMMANDS); do \
-		'$(BINARY)' man "$$command" >'$(datadir)/man/man1/edgeallow-'"$$command.1" || exit 1; \
+		'$(BINARY)' man "$$command" >'$(datadir)/man/man8/edgeallow-'"$$command.8" || exit 1; \
 	done
 	'$(BINARY)' completions bash >'$(datadir)/bash-completion/completions/edgeallow'
 	'$(BINARY)' completions zsh >'$(datadir)/zsh/site-functions/_edgeallow'
