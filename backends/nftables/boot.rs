@@ -143,11 +143,11 @@ fn take_out(boot: &BootSeen, to: &Stored, plan: &mut Plan) -> Result<()> {
         }
     }
     let gone = boot.files.iter().filter(|(path, _)| !to.files.contains_key(*path));
-    let before = plan.changes.len();
     for (path, file) in gone {
         remove(plan, path, file)?;
     }
-    if plan.changes.len() > before && to.files.is_empty() && boot.folder == Folder::Ours {
+    // Also where there was no file: a run that failed may have got no further than the folder.
+    if to.files.is_empty() && boot.folder == Folder::Ours {
         plan.change("nothing is left in it", Step::Rmdir(FOLDER.into()));
         plan.change("nothing may be left in it", Step::Rmdir("/etc/edgeallow".into()));
     }

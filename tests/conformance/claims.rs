@@ -79,16 +79,24 @@ fn what_is_not_ours_stays_as_it_is(kind: &dyn Kind) {
 }
 
 fn every_drift_is_seen_and_healed(kind: &dyn Kind) {
-    std::thread::scope(|scope| {
-        let drifts = 0..kind.drifts().len();
-        let running: Vec<_> = drifts.map(|i| scope.spawn(move || drift_is_seen_and_healed(kind, i))).collect();
-        let failed: Vec<_> = running.into_iter().filter_map(|r| r.join().ok().flatten()).collect();
-        assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    let drifts = kind.drifts();
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..drifts.len()).map(|i| scope.spawn(move || drift_is_healed(kind, i))).collect();
+        running.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
     });
+    let mut failed = Vec::new();
+    for (drift, found) in drifts.iter().zip(found) {
+        match found {
+            Ok(None) => {}
+            Ok(Some(why)) => failed.push(format!("{}: {why}", drift.what)),
+            Err(_) => failed.push(format!("{}: see the panic above", drift.what)),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }
 
-/// The failure in words, because a panic on another thread would not name the drift.
-fn drift_is_seen_and_healed(kind: &dyn Kind, index: usize) -> Option<String> {
+/// What went wrong with one drift, if anything.
+fn drift_is_healed(kind: &dyn Kind, index: usize) -> Option<String> {
     let drift = kind.drifts().swap_remove(index);
     let lab = host(kind);
     let before = reach(&lab);
@@ -97,24 +105,24 @@ fn drift_is_seen_and_healed(kind: &dyn Kind, index: usize) -> Option<String> {
     (drift.harm)(&lab);
     let status = lab.edgeallow(["status", "--offline", "--format", "json"]);
     if status.status != Some(6) {
-        return Some(format!("{}: status didn't see it: {status:?}", drift.what));
+        return Some(format!("status didn't see it: {status:?}"));
     }
     let healed = try_sync(&lab, &[]);
     if healed.status != Some(0) || healed.json()["changed"] != true {
-        return Some(format!("{}: sync didn't heal it: {healed:?}", drift.what));
+        return Some(format!("sync didn't heal it: {healed:?}"));
     }
     let again = try_sync(&lab, &[]);
     if again.status != Some(0) || again.json()["changed"] != false {
-        return Some(format!("{}: a second sync is not quiet: {again:?}", drift.what));
+        return Some(format!("a second sync is not quiet: {again:?}"));
     }
     let (now, expected) = (reach(&lab), opened(&before));
     if now != expected {
-        return Some(format!("{}: expected{expected:?}\nbut it is{now:?}\nrules:\n{:?}", drift.what, lab.rules()));
+        return Some(format!("expected{expected:?}\nbut it is{now:?}\nrules:\n{:?}", lab.rules()));
     }
     // A drift may bring rules of somebody else; none that was there before may be gone.
     let after = lab.foreign_rules();
     let gone: Vec<_> = foreign.0.lines().filter(|l| !after.0.contains(*l)).collect();
-    (!gone.is_empty()).then(|| format!("{}: foreign rules are gone: {gone:#?}", drift.what))
+    (!gone.is_empty()).then(|| format!("foreign rules are gone: {gone:#?}"))
 }
 
 fn it_survives_the_reload_of_the_tool(kind: &dyn Kind) {

@@ -78,7 +78,7 @@ fn a_rule_that_drops_before_the_place_of_ours_and_one_after() {
             ct state established,related accept
             tcp dport 22 accept
             meta l4proto tcp reject with tcp reset
-        } }",
+        }; }",
     );
     let before = lab.foreign_rules();
     sync(&lab, &[]);
@@ -92,11 +92,11 @@ fn two_chains_that_drop_are_both_opened() {
     let lab = Lab::new();
     lab.feed(
         ["nft", "-f", "-"],
-        "table ip four { chain input { type filter hook input priority 0; policy drop; ct state established accept; } }
+        "table ip four { chain input { type filter hook input priority 0; policy drop; ct state established accept; }; }
          table ip6 six { chain input { type filter hook input priority 0; policy drop; ct state established accept;
-             meta l4proto ipv6-icmp accept; } }
+             meta l4proto ipv6-icmp accept; }; }
          table inet late { chain input { type filter hook input priority 10; policy accept;
-             tcp dport { 80, 443 } drop; } }",
+             tcp dport { 80, 443 } drop; }; }",
     );
     sync(&lab, &[]);
     expect_only_cloudflare(&lab);
