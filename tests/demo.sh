@@ -99,7 +99,12 @@ say() { printf '\n── %s\n' "$*"; }
 type_in() {
     printf '\n$ %s\n' "$*"
     status=0
-    "$@" 2>&1 || status=$?
+    if [ -t 1 ]; then
+        "$@" || status=$?
+    else
+        "$@" >/mnt/said 2>&1 || status=$?
+        fold -s -w 80 /mnt/said
+    fi
     [ "$status" = 0 ] || { echo "   exit status $status"; failures=$((failures + 1)); }
 }
 
