@@ -24,9 +24,11 @@ pub(super) enum Form {
     Whole,
 }
 
-/// Whether a file is one of ours.
-pub(super) fn is_ours(content: &[u8]) -> bool {
-    content.starts_with(b"# edgeallow")
+/// Whether a file in our folder is one of ours: by its name, too, for one that was cut short or overwritten is still
+/// the file that is loaded at boot, and has to be mended.
+pub(super) fn is_ours(name: &str, content: &[u8]) -> bool {
+    let table = ["inet-", "ip-", "ip6-"].iter().any(|family| name.starts_with(family));
+    name.ends_with(".nft") && (table || content.starts_with(b"# edgeallow"))
 }
 
 /// The name of a table's file.

@@ -182,7 +182,8 @@ fn files(cx: &Context<'_>) -> Result<BootSeen> {
     let mut others = false;
     for name in host.folder(folder)? {
         let path = folder.join(&name);
-        let ours = if name.ends_with(".nft") { host.file(&path)?.filter(|f| file::is_ours(&f.content)) } else { None };
+        let found = if name.ends_with(".nft") { host.file(&path)? } else { None };
+        let ours = found.filter(|f| file::is_ours(&name, &f.content));
         match ours {
             Some(f) => _ = seen.files.insert(path, OurFile { content: f.content, symlink: f.symlink }),
             None => others = true,
