@@ -120,6 +120,11 @@ impl From<Error> for Failure {
     }
 }
 
+/// Whether the kernel, or the program before it, refused a change.
+fn refused(e: &Error) -> bool {
+    matches!(e.kind, ErrorKind::Netlink | ErrorKind::Program)
+}
+
 fn not_stored(e: &Error) -> Warning {
     let hint = e.hint.as_ref().map_or_else(String::new, |h| format!(" ({h})"));
     Warning::new(
@@ -191,6 +196,12 @@ impl Job<'_> {
                     cx.leave_stored = true;
                 }
                 Err(Failure::Rehearsal(e)) => break e,
+                // A big set isn't what it was presumed to be, although it has the right number of elements: without
+                // the presumption it is filled anew.
+                Err(Failure::Step(e)) if cx.applied.is_some() && self.large() && refused(&e) => {
+                    tracing::warn!("{e}; the set is filled anew");
+                    cx.applied = None;
+                }
                 Err(Failure::Step(e)) if e.kind == ErrorKind::RaceLost && attempt < ATTEMPTS => {
                     tracing::warn!("{e}; looking again");
                     attempt += 1;

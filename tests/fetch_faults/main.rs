@@ -1,5 +1,6 @@
 //! Every way in which a source of lists can fail, over real sockets and real TLS on loopback.
 
+mod end_to_end;
 #[path = "../support/fault_server.rs"]
 mod fault_server;
 mod process;
