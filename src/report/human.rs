@@ -118,8 +118,11 @@ fn backend_lines(out: &mut String, report: &Report, width: usize) {
             BackendState::Skipped => DIM,
             BackendState::Undone | BackendState::Unusable | BackendState::Failed => RED,
         };
-        let head = format!("{BOLD}{:<12}{BOLD:#}{ink}{:<10}{ink:#}", backend.name, backend.state.as_str());
-        hanging(out, &head, &" ".repeat(22), &detail(backend, report), width);
+        let detail = detail(backend, report);
+        // No blanks at the end of a line.
+        let pad = if detail.is_empty() { 0 } else { 10 };
+        let head = format!("{BOLD}{:<12}{BOLD:#}{ink}{:<pad$}{ink:#}", backend.name, backend.state.as_str());
+        hanging(out, &head, &" ".repeat(22), &detail, width);
         if let Some(e) = &backend.error {
             for line in error(e, width.saturating_sub(2).max(20)).lines() {
                 let _ = writeln!(out, "  {line}");
@@ -275,3 +278,7 @@ fn hanging(out: &mut String, head: &str, indent: &str, text: &str, width: usize)
         }
     }
 }
+
+#[cfg(test)]
+#[path = "human_tests.rs"]
+mod tests;

@@ -1,0 +1,140 @@
+//! The command line as a user types it, right and wrong. Nothing here needs root or touches a firewall.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests play the user, who writes files")]
+
+use std::{fs, path::Path};
+
+use assert_cmd::Command;
+
+fn edgeallow(dir: &Path) -> Command {
+    let mut command = Command::cargo_bin("edgeallow").unwrap();
+    command.env_clear().args(["--offline", "--state-dir"]).arg(dir.join("state"));
+    command
+}
+
+/// Runs, and returns exit status, stdout and stderr.
+fn run(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = edgeallow(dir).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn wrong_flags_are_status_2_with_a_suggestion() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, words) in [
+        (&["sync", "--lits", "x"][..], "--list"),
+        (&["snyc"], "sync"),
+        (&["sync", "--exit-code"], "--dry-run"),
+        (&[], "Usage"),
+        (&["completions", "tcsh"], "bash"),
+        (&["status", "--lock-timeout", "soon"], "lock-timeout"),
+        (&["sync", "--dry-run", "--backend", "nftabels"], "nftables"),
+    ] {
+        let (status, out, err) = run(dir.path(), arguments);
+        assert_eq!(status, 2, "{arguments:?}: {err}");
+        assert!(err.contains(words), "{arguments:?}: {err}{out}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_status_2_with_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    let path = file.to_str().unwrap();
+    for (text, words) in [
+        ("\nprots = [80]\n", "line 2: unknown key `prots`.\n  hint: did you mean `ports`?"),
+        ("ports = [0]", "0 is not a port"),
+        ("ports = [70000]", "70000 is not a port"),
+        ("[source]\napi_url = \"http://example.com/\"\n", "https"),
+        ("[nftables]\nattach = [\"filter\"]\n", "inet filter input"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let (status, _, err) = run(dir.path(), &["status", "--config", path]);
+        assert_eq!(status, 2, "{text}: {err}");
+        assert!(err.contains(words), "{text}: {err}");
+        let (status, out, _) = run(dir.path(), &["status", "--config", path, "--format", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((status, &json["error"]["kind"]), (2, &"config".into()));
+    }
+    fs::write(&file, b"ports = [80] # caf\xe9\n").unwrap();
+    assert!(run(dir.path(), &["status", "--config", path]).2.contains("not UTF-8"));
+    let (status, _, err) = run(dir.path(), &["status", "--config", dir.path().to_str().unwrap()]);
+    assert_eq!(status, 2, "{err}");
+    let (status, _, err) = run(dir.path(), &["status", "--config", "/no/such/file"]);
+    assert!(status == 2 && err.contains("/no/such/file"), "{err}");
+}
+
+#[test]
+fn a_list_that_is_none_is_status_3_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("list");
+    let path = file.to_str().unwrap();
+    for (bytes, kind) in [
+        (&b"<html>"[..], "list-not-a-list"),
+        (b"8.8.8.0/24 # caf\xe9", "list-not-a-list"),
+        (b"8.8.8.8/24", "list-host-bits"),
+        (b"{\"success\":false,\"errors\":[],\"result\":null}", "fetch-api-failure"),
+        (b"10.0.0.0/8", "list-too-wide"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let (status, out, err) = run(dir.path(), &["fetch", "--list", path, "--format", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        assert_eq!((status, json["error"]["kind"].as_str()), (3, Some(kind)), "{json:#}");
+    }
+    for missing in ["/no/such/list", "/"] {
+        let (status, _, err) = run(dir.path(), &["fetch", "--list", missing]);
+        assert!(status == 3 && err.contains(missing), "{err}");
+    }
+}
+
+#[test]
+fn fetch_prints_the_list_and_standard_input_is_a_list_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (status, out, err) = run(dir.path(), &["fetch"]);
+    assert_eq!((status, out.lines().count()), (0, 22));
+    assert!(err.contains("built into"), "{err}");
+    let json = include_str!("../src/allowlist/data/ips.json");
+    let assert = edgeallow(dir.path()).args(["fetch", "--list", "-"]).write_stdin(json).assert().success();
+    assert_eq!(String::from_utf8_lossy(&assert.get_output().stdout), out, "text and JSON shape are the same list");
+    assert!(!dir.path().join("state").exists(), "fetch remembers nothing");
+}
+
+#[test]
+fn completions_and_manual_pages_for_all_that_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(dir.path(), &["completions", shell]).1.contains("sync"), "{shell}");
+    }
+    assert!(run(dir.path(), &["man"]).1.contains(".TH edgeallow 8"));
+    for command in ["sync", "status", "remove", "fetch", "backends", "completions", "man"] {
+        let (status, page, _) = run(dir.path(), &["man", command]);
+        assert!(status == 0 && page.contains(&format!(".TH edgeallow-{command} 8")), "{page}");
+    }
+    let (status, _, err) = run(dir.path(), &["man", "nothing"]);
+    assert!(status == 2 && err.contains("sync"), "{err}");
+}
+
+#[test]
+fn colours_only_where_they_are_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = run(dir.path(), &["backends"]).1;
+    assert!(!plain.contains('\x1b'), "{plain}");
+    let coloured = run(dir.path(), &["backends", "--color", "always"]).1;
+    assert!(coloured.contains('\x1b'), "{coloured}");
+}
+
+#[test]
+fn the_example_configuration_holds_the_defaults() {
+    let text = include_str!("../examples/config.toml");
+    let config = edgeallow::config::Config::parse(text, "examples/config.toml").unwrap();
+    assert_eq!(config, edgeallow::config::Config::default());
+}
+
+#[test]
+fn a_state_of_a_newer_edgeallow_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("state")).unwrap();
+    fs::write(dir.path().join("state/state.json"), "{\"schema\": 9}").unwrap();
+    let (status, _, err) = run(dir.path(), &["status"]);
+    assert!(status == 1 && err.contains("newer"), "{status} {err}");
+}
