@@ -41,8 +41,8 @@ clean_names() {
         echo 'the files above name a place on some machine' >&2
         exit 1
     fi
-    if grep -n '^source = "registry' Cargo.lock | grep -v 'registry+https://github.com/rust-lang/crates.io-index"'; then
-        echo 'Cargo.lock names another registry than crates.io' >&2
+    if grep -n '^source = "registry' Cargo.lock | grep -v 'registry+https://github.com/rust-lang/'; then
+        echo "Cargo.lock names another registry than Rust's own" >&2
         exit 1
     fi
 }

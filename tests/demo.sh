@@ -135,10 +135,10 @@ say 'Who reaches port 443 now?'
 everybody accepted
 
 say 'Once more: there is nothing to change'
-type_in edgeallow sync
+type_in edgeallow sync --offline
 
 say 'Does everything agree?'
-type_in edgeallow status
+type_in edgeallow status --offline
 
 say 'The rules are loaded anew, as at boot: Cloudflare stays in'
 type_in nft -f /etc/nftables.conf

@@ -10,7 +10,7 @@ use super::{
     lock,
     marks::Marks,
     select::{Asked, Selection, known, select},
-    state::{Applied, Event, Loaded, State, Store, StoredList, applied_prefixes},
+    state::{Applied, Digest, Event, Loaded, State, Store, StoredList, applied_prefixes},
 };
 use crate::{
     allowlist::{
@@ -102,12 +102,20 @@ impl Session<'_> {
             ports: self.config.ports.clone(),
             protocols: self.config.protocols.clone(),
         };
+        // The lists are stored first: a state folder that is full or read-only ends the run before anything is changed.
+        let digests = if options.dry_run {
+            None
+        } else {
+            Some(Digests {
+                list: self.store.put_list(&got.list)?,
+                held: self.store.put_list(&settled.hold)?,
+                all: self.store.put_list(&want.prefixes)?,
+            })
+        };
         let done = self.run_backends(&chosen, &state, &want, options, report);
-        if options.dry_run {
-            return Ok(());
-        }
+        let Some(digests) = digests else { return Ok(()) };
         super::fault::boundary()?;
-        self.remember(&mut state, known, got, settled, &want, &done, report)?;
+        self.remember(&mut state, known, got, settled, digests, &done, report)?;
         super::fault::boundary()
     }
 
@@ -294,32 +302,32 @@ impl Session<'_> {
         known: bool,
         got: Acquired,
         settled: Settled,
-        want: &Desired,
+        digests: Digests,
         done: &[(&'static str, End)],
         report: &Report,
     ) -> Result<()> {
         let before = state.clone();
         state.schema = 1;
-        state.held = Some(self.store.put_list(&settled.hold)?);
+        state.held = Some(digests.held);
         state.pending = settled.pending;
         // A copy is stored already, and the built-in list must not pass for one that was once fetched.
         if got.fresh_read {
             state.list = Some(StoredList {
-                digest: self.store.put_list(&got.list)?,
+                digest: digests.list,
                 origin: got.origin.as_str().to_owned(),
                 etag: got.etag,
                 validator: got.validator,
                 fetched_at: got.fetched_at,
             });
         }
-        let all = self.store.put_list(&want.prefixes)?;
+        let all = digests.all;
         for (name, end) in done {
             let dropped = !report.backends.iter().any(|b| b.name == *name && b.state != BackendState::Removed);
             match end {
                 End::Applied | End::InSync if dropped => drop(state.backends.remove(*name)),
                 End::Applied | End::InSync => {
-                    let ports: Vec<u16> = want.ports.iter().copied().collect();
-                    let protocols: Vec<_> = want.protocols.iter().copied().collect();
+                    let ports: Vec<u16> = self.config.ports.iter().copied().collect();
+                    let protocols: Vec<_> = self.config.protocols.iter().copied().collect();
                     let same = state
                         .backends
                         .get(*name)
@@ -345,6 +353,16 @@ impl Session<'_> {
         // Nothing new to remember: nothing is written.
         if known && *state == before { Ok(()) } else { self.store.save(state) }
     }
+}
+
+/// The lists of a run, as they are stored.
+struct Digests {
+    /// The list itself.
+    list: Digest,
+    /// With the ranges that wait for their removal.
+    held: Digest,
+    /// With the operator's own prefixes.
+    all: Digest,
 }
 
 fn blank(command: &'static str, dry_run: bool) -> Report {

@@ -175,8 +175,10 @@ fn a_full_disk_for_the_state_is_a_clear_error(kind: &dyn Kind) {
     fill_the_disk_of(&lab, "/var/lib/edgeallow");
     lab.internet_address("9.9.9.9");
     let list = list_with(&lab, "longer", &["9.9.9.0/24"]);
+    let rules = lab.rules();
     let output = try_sync(&lab, &["--list", &list]).expect(1);
     assert!(speaks_of_space(&error_of(&output)), "{output:?}");
+    assert!(lab.rules() == rules, "what can't be remembered was done all the same: {output:?}");
     let mut now = lab.tree(&["/var/lib/edgeallow"]);
     now.retain(|path, _| !path.ends_with("/filler"));
     let found = diff(&remembered, &now);
