@@ -16,6 +16,7 @@
 mod erased;
 pub mod iptables;
 pub mod nftables;
+pub mod ufw;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -190,6 +191,7 @@ pub trait Backend: Sync {
 pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn AnyBackend>> {
     let named = |name: &str| asked.iter().any(|n| n == name);
     vec![
+        Box::new(ufw::Ufw),
         Box::new(nftables::Nftables { config: config.nftables.clone(), named: named("nftables") }),
         Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") }),
     ]
