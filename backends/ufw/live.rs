@@ -3,8 +3,8 @@
 //! Belongs here: telling ours from others, and the restore script between two states. Does not: the rest of ufw's
 //! chains, which are ufw's.
 //!
-//! The kernel's rules carry no comment: ufw keeps comments in its file only. So a rule is ours if the file has a rule
-//! of ours that reads the same, as far as the file has none of others that does.
+//! The kernel's rules carry no comment: ufw keeps comments in its file only. So a rule is ours if the file has, or is
+//! to have, a rule of ours that reads the same, as far as the file has none of others that does.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -29,14 +29,20 @@ pub struct Live {
 }
 
 impl Live {
-    /// Takes the chain apart, with what the file says of ours and of those of others that read like ours.
+    /// Takes the chain apart, with the rules that may be ours, and those that others have in the file and that read
+    /// like ours.
     #[must_use]
-    pub fn of(rules: &[Vec<String>], family: Family, ours: &[Placed], alike: &[Allow]) -> Self {
+    pub fn of<'a>(
+        rules: &[Vec<String>],
+        family: Family,
+        ours: impl IntoIterator<Item = &'a Allow>,
+        alike: &[Allow],
+    ) -> Self {
         let read: Vec<Option<Allow>> = rules.iter().map(|r| Allow::read(r, family)).collect();
         // How many of each may be ours: those that are there, without those that others have in the file.
         let mut left: BTreeMap<&Allow, (usize, usize)> = BTreeMap::new();
-        for placed in ours {
-            left.entry(&placed.rule).or_default().0 += 1;
+        for rule in ours {
+            left.entry(rule).or_default().0 += 1;
         }
         for rule in read.iter().flatten() {
             if let Some((_, there)) = left.get_mut(rule) {
@@ -162,11 +168,11 @@ mod tests {
         let one = "-s 1.0.0.0/8 -p tcp -m multiport --dports 80,443 -j ACCEPT";
         let drop = "-p tcp -m tcp --dport 443 -j DROP";
         let ours = [placed(0, 1)];
-        let both = Live::of(&words(&[one, drop, one]), Family::V4, &ours, &[allow(1)]);
+        let both = Live::of(&words(&[one, drop, one]), Family::V4, [&allow(1)], &[allow(1)]);
         assert_eq!((both.ours.as_slice(), both.foreign.len()), (&ours[..], 2));
-        let his_alone = Live::of(&words(&[drop, one]), Family::V4, &ours, &[allow(1)]);
+        let his_alone = Live::of(&words(&[drop, one]), Family::V4, [&allow(1)], &[allow(1)]);
         assert!(his_alone.ours.is_empty());
-        let displaced = Live::of(&words(&[drop, one]), Family::V4, &ours, &[]);
+        let displaced = Live::of(&words(&[drop, one]), Family::V4, [&allow(1)], &[]);
         assert!(displaced.refused_before(displaced.ours[0].after, &allow(1)));
         assert_eq!(
             script(&displaced, &ours, Family::V4).unwrap(),
@@ -179,7 +185,7 @@ mod tests {
     #[test]
     fn what_turns_away_is_known() {
         let refuses = |line: &str| {
-            let live = Live::of(&words(&[line]), Family::V4, &[], &[]);
+            let live = Live::of(&words(&[line]), Family::V4, [], &[]);
             live.refused_before(1, &allow(1))
         };
         for line in [
@@ -243,12 +249,12 @@ mod tests {
             for (i, p) in from.iter().enumerate() {
                 chain.insert(p.after + i, split_words(&p.rule.rule()));
             }
-            let live = Live::of(&chain, Family::V4, &from, &[]);
+            let live = Live::of(&chain, Family::V4, from.iter().map(|p| &p.rule), &[]);
             prop_assert_eq!(&live.ours, &from);
             if let Some(script) = script(&live, &to, Family::V4) {
                 run(&mut chain, &script);
             }
-            let after = Live::of(&chain, Family::V4, &to, &[]);
+            let after = Live::of(&chain, Family::V4, to.iter().map(|p| &p.rule), &[]);
             prop_assert_eq!(&after.ours, &to);
             chain.retain(|r| Allow::read(r, Family::V4).is_none());
             prop_assert_eq!(chain, his);

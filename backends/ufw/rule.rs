@@ -131,8 +131,7 @@ impl Allow {
     #[must_use]
     pub fn command(&self, verb: [&str; 2]) -> Vec<String> {
         let (from, ports) = (self.from.to_string(), self.port_list());
-        let rest =
-            ["from", &from, "to", "any", "port", &ports, "proto", self.protocol.as_str(), "comment", TAG];
+        let rest = ["from", &from, "to", "any", "port", &ports, "proto", self.protocol.as_str(), "comment", TAG];
         ["ufw"].iter().chain(&verb).chain(&rest).map(|&w| w.to_owned()).collect()
     }
 

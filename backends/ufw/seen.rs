@@ -5,13 +5,13 @@
 //! `ufw` itself is never started to look: `ufw status` takes 70 ms, waits for ufw's lock, and says nothing of use
 //! while ufw is inactive. Files and `iptables-save` say all there is to know.
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashSet, path::Path, time::Duration};
 
 use super::{
     Owned, Part,
     file::Document,
     live::Live,
-    rule::{Allow, chain},
+    rule::{Allow, Placed, chain},
 };
 use crate::{
     allowlist::{Family, Prefixes},
@@ -73,17 +73,27 @@ pub struct Side {
     pub file: Document,
     /// Its permission bits.
     pub mode: u32,
-    /// The chain, if it is in the kernel.
-    pub live: Option<Live>,
+    /// The rules of the chain as `iptables-save` prints them, if it is in the kernel.
+    pub chain: Option<Vec<Vec<String>>>,
 }
 
 impl Side {
+    /// The chain, taken apart; what is to be ours may be there before the file says so.
+    #[must_use]
+    pub fn live(&self, to_be: &[Placed]) -> Option<Live> {
+        let ours: Vec<&Allow> = self.file.ours.iter().map(|p| &p.rule).collect();
+        let known: HashSet<&Allow> = ours.iter().copied().collect();
+        let more = to_be.iter().map(|p| &p.rule).filter(|r| !known.contains(r));
+        let chain = self.chain.as_ref()?;
+        Some(Live::of(chain, self.file.family, ours.iter().copied().chain(more), &self.file.alike))
+    }
+
     /// What is ours here.
     #[must_use]
     pub fn part(&self) -> Part {
         Part {
             stored: self.file.ours.clone(),
-            live: self.live.as_ref().map(|l| l.ours.clone()).unwrap_or_default(),
+            live: self.live(&[]).map(|l| l.ours).unwrap_or_default(),
             spoiled: self.file.spoiled,
         }
     }
@@ -201,7 +211,7 @@ pub fn observe(cx: &Context<'_>) -> Result<Seen> {
         let wanted = family == Family::V4 || ipv6 || (program.known && cx.host.exists(Path::new(self::path(family))));
         if wanted {
             let (file, mode) = file(cx.host, family)?;
-            sides.push(Side { file, mode, live: None });
+            sides.push(Side { file, mode, chain: None });
         }
     }
     let live_too = |i: &usize| sides[*i].file.family == Family::V4 || without_v6.is_none();
@@ -211,7 +221,7 @@ pub fn observe(cx: &Context<'_>) -> Result<Seen> {
     for (index, answer) in asked.into_iter().zip(answers) {
         let side = &mut sides[index];
         match answer {
-            Ok(output) if output.ok() => side.live = live(&output.stdout, &side.file),
+            Ok(output) if output.ok() => side.chain = rules_of(&output.stdout, side.file.family),
             // An inactive ufw has no chains; whoever has no iptables can't have any.
             _ if !settings.enabled => {}
             Ok(output) => {
@@ -231,10 +241,9 @@ const fn save_program(family: Family) -> &'static str {
     }
 }
 
-fn live(saved: &[u8], file: &Document) -> Option<Live> {
-    let filter = save::parse(saved).filter?;
-    let rules = &filter.chains.get(chain(file.family))?.rules;
-    Some(Live::of(rules, file.family, &file.ours, &file.alike))
+fn rules_of(saved: &[u8], family: Family) -> Option<Vec<Vec<String>>> {
+    let mut filter = save::parse(saved).filter?;
+    Some(filter.chains.remove(chain(family))?.rules)
 }
 
 /// Asks iptables itself whether the first of our rules is there: a road that doesn't lead through our reader.
@@ -248,8 +257,8 @@ pub fn confirm(host: &dyn Look, seen: &Seen) -> Result<()> {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
         };
-        let Some(first) = side.live.as_ref().and_then(|l| l.ours.first()).map(|p| &p.rule) else { continue };
-        if !host.iptables_has(command, "filter", &rule_of(first, family))? {
+        let Some(first) = side.part().live.into_iter().next().map(|p| p.rule) else { continue };
+        if !host.iptables_has(command, "filter", &format!("{} {}", chain(family), first.rule()))? {
             return Err(Error::new(
                 ErrorKind::Unconfirmed,
                 format!("{} shows a rule that {command} doesn't find: {}", save_program(family), first.rule()),
@@ -257,8 +266,4 @@ pub fn confirm(host: &dyn Look, seen: &Seen) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn rule_of(rule: &Allow, family: Family) -> String {
-    format!("{} {}", chain(family), rule.rule())
 }

@@ -10,6 +10,8 @@
 //!
 //! Where ufw is of a version that we don't know, or the file of a shape, `ufw` itself is told, rule by rule.
 
+use std::{collections::HashSet, sync::Arc};
+
 use super::{
     Owned, Part,
     file::Document,
@@ -68,10 +70,10 @@ fn by_file(side: &Side, to: &Part, plan: &mut Plan) {
     let last = within(&to.stored, file.foreign.len());
     let spoiled = seen.spoiled && !to.spoiled;
     // With what goes still in it.
-    let first = if side.live.is_some() { with_leaving(&seen.stored, &last) } else { last.clone() };
+    let first = if side.chain.is_some() { with_leaving(&seen.stored, &last) } else { last.clone() };
     let mut content = file.content.clone();
     let mut write = |ours: &[Placed], why: String, plan: &mut Plan| {
-        let new: std::sync::Arc<[u8]> = file.with(ours).into();
+        let new: Arc<[u8]> = file.with(ours).into();
         if new != content {
             let was = Some(std::mem::replace(&mut content, new.clone()));
             let path = path(file.family).into();
@@ -90,21 +92,25 @@ fn by_file(side: &Side, to: &Part, plan: &mut Plan) {
 
 /// What shall be there, and behind it whatever is to go, each at its place.
 fn with_leaving(seen: &[Placed], last: &[Placed]) -> Vec<Placed> {
-    let leaving = seen.iter().filter(|p| !last.iter().any(|l| l.rule == p.rule));
+    let (there, shall) = (seen.iter().collect::<HashSet<_>>(), rules(last));
+    let leaving = seen.iter().filter(|p| !shall.contains(&p.rule));
     let mut all: Vec<Placed> = last.iter().chain(leaving).cloned().collect();
+    if all.len() == seen.len() && last.iter().all(|p| there.contains(p)) {
+        return seen.to_vec();
+    }
     // Stable, so that removing them again leaves what shall be there in its order.
     all.sort_by_key(|p| p.after);
-    if same_rules(&all, seen) && last.iter().all(|p| seen.contains(p)) { seen.to_vec() } else { all }
+    all
 }
 
-fn same_rules(a: &[Placed], b: &[Placed]) -> bool {
-    a.len() == b.len() && a.iter().all(|p| b.contains(p))
+fn rules(all: &[Placed]) -> HashSet<&Allow> {
+    all.iter().map(|p| &p.rule).collect()
 }
 
 fn by_kernel(side: &Side, to: &Part, plan: &mut Plan) {
-    let Some(live) = &side.live else { return };
+    let Some(live) = side.live(&to.stored) else { return };
     let to = within(&to.live, live.foreign.len());
-    let Some(script) = script(live, &to, side.file.family) else { return };
+    let Some(script) = script(&live, &to, side.file.family) else { return };
     let program = match side.file.family {
         Family::V4 => "iptables-restore",
         Family::V6 => "ip6tables-restore",
@@ -122,7 +128,12 @@ fn by_command(side: &Side, to: &Part, plan: &mut Plan) {
     // Each goes before the one that went before it.
     for placed in to.stored.iter().rev() {
         match seen(&placed.rule) {
-            None => tell(["prepend", "allow"], &placed.rule, &format!("in ufw: a rule is missing{}", before(file, placed)), plan),
+            None => tell(
+                ["prepend", "allow"],
+                &placed.rule,
+                &format!("in ufw: a rule is missing{}", before(file, placed)),
+                plan,
+            ),
             Some(there) if placed.after < there.after => {
                 tell(["delete", "allow"], &placed.rule, "in ufw: a rule stands behind others that refuse", plan);
                 tell(["prepend", "allow"], &placed.rule, "in ufw: the same rule, first", plan);
@@ -145,8 +156,10 @@ const fn name(family: Family) -> &'static str {
 
 /// Why a file is written.
 fn why(file: &Document, seen: &[Placed], to: &[Placed], spoiled: bool) -> String {
-    let what = if spoiled && seen == to { "a rule isn't written as ufw writes it".to_owned() } else { difference(seen, to) };
-    let new = to.iter().find(|p| !seen.contains(p));
+    let what =
+        if spoiled && seen == to { "a rule isn't written as ufw writes it".to_owned() } else { difference(seen, to) };
+    let there: HashSet<&Placed> = seen.iter().collect();
+    let new = to.iter().find(|p| !there.contains(p));
     format!("{} in ufw: {what}{}", name(file.family), new.map(|p| before(file, p)).unwrap_or_default())
 }
 
@@ -158,9 +171,9 @@ fn before(file: &Document, placed: &Placed) -> String {
 
 /// What differs, in words.
 fn difference(seen: &[Placed], to: &[Placed]) -> String {
-    let among = |rule: &Allow, all: &[Placed]| all.iter().any(|p| p.rule == *rule);
-    let new = to.iter().filter(|p| !among(&p.rule, seen)).count();
-    let gone = seen.iter().filter(|p| !among(&p.rule, to)).count();
+    let (there, shall) = (rules(seen), rules(to));
+    let new = to.iter().filter(|p| !there.contains(&p.rule)).count();
+    let gone = seen.iter().filter(|p| !shall.contains(&p.rule)).count();
     match (new, gone) {
         (0, 0) => "rules stand behind others that refuse, or are there twice".to_owned(),
         (n, 0) => format!("{n} rules are missing"),

@@ -56,7 +56,7 @@ pub fn target(want: &Desired, seen: &Seen) -> Owned {
 fn part(want: &Desired, side: &Side) -> Part {
     let wanted = rules(want, &side.file);
     let stored = in_place(&wanted, &side.file.ours, |after, rule| side.file.refused_before(after, rule).is_some());
-    let live = side.live.as_ref().map(|live: &Live| {
+    let live = side.live(&stored).map(|live: Live| {
         let rules: Vec<Allow> = stored.iter().map(|p| p.rule.clone()).collect();
         in_place(&rules, &live.ours, |after, rule| live.refused_before(after, rule))
     });
@@ -167,7 +167,9 @@ fn dead_allows(file: &Document) -> Vec<((String, String), usize)> {
     let ours: BTreeSet<(IpNet, Protocol)> = file.ours.iter().map(|p| (p.rule.from, p.rule.protocol)).collect();
     let mut found: Vec<((String, String), usize)> = Vec::new();
     for (index, tuple) in file.foreign.iter().enumerate() {
-        let Some((tuple, spec)) = tuple.as_ref().and_then(|t: &Tuple| Some((t, t.spec(file.family)?))) else { continue };
+        let Some((tuple, spec)) = tuple.as_ref().and_then(|t: &Tuple| Some((t, t.spec(file.family)?))) else {
+            continue;
+        };
         if tuple.action != Action::Allow || !ours.contains(&(spec.from, spec.protocol)) {
             continue;
         }
@@ -190,7 +192,9 @@ pub fn pending(seen: &Seen) -> Option<String> {
     }
     let dead = seen.sides.iter().filter(stored).any(|s| {
         let possible = s.file.family == Family::V4 || seen.without_v6.is_none();
-        possible && s.live.is_none()
+        possible && s.chain.is_none()
     });
-    dead.then(|| "ufw is enabled, but its chains aren't loaded: the rules are stored and go live when it starts".to_owned())
+    dead.then(|| {
+        "ufw is enabled, but its chains aren't loaded: the rules are stored and go live when it starts".to_owned()
+    })
 }

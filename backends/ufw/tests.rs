@@ -59,9 +59,8 @@ impl Host {
     fn look(&self) -> Seen {
         let side = |i: usize, family| {
             let file = Document::parse(self.files[i].as_slice().into(), family);
-            let live = |c: &[Vec<Vec<String>>; 2]| Live::of(&c[i], family, &file.ours, &file.alike);
-            let live = self.chains.as_ref().filter(|_| family == Family::V4 || self.ipv6).map(live);
-            Side { file, mode: 0o640, live }
+            let chain = self.chains.as_ref().filter(|_| family == Family::V4 || self.ipv6).map(|c| c[i].clone());
+            Side { file, mode: 0o640, chain }
         };
         let policy = "drop".to_owned();
         Seen {
@@ -125,7 +124,7 @@ impl Host {
                     return true;
                 }
             } else {
-                let live = Live::of(std::slice::from_ref(rule), family, &[], &[]);
+                let live = Live::of(std::slice::from_ref(rule), family, [], &[]);
                 let rule = Allow { from: address, protocol: Protocol::Tcp, ports: vec![port] };
                 if live.refused_before(1, &rule) {
                     return false;
@@ -203,7 +202,10 @@ fn behind_a_deny_or_limit_his_rule_is_not_enough_and_ours_takes_another_form() {
         let warnings = Ufw.warnings(&host.look());
         assert_eq!(warnings[0].id, "ufw-allow-behind-refusal");
         let text = &warnings[0].message;
-        assert!(text.contains("443") && text.contains("`allow from 173.245.48.0/20 to any port 80,443 proto tcp`"), "{text}");
+        assert!(
+            text.contains("443") && text.contains("`allow from 173.245.48.0/20 to any port 80,443 proto tcp`"),
+            "{text}"
+        );
         host.run(&host.plan_to(&Owned::default()), usize::MAX);
         assert_eq!(host, was);
     }
@@ -240,6 +242,18 @@ fn a_flushed_chain_gets_ours_back_and_nothing_else() {
     let plan = host.sync(&want);
     assert_eq!(plan.changes.len(), 1, "the file is as it should be");
     assert_eq!(host.chains.as_ref().unwrap()[0].len(), 2);
+}
+
+#[test]
+fn what_the_kernel_still_holds_of_ours_is_known_again_when_the_file_is_written_anew() {
+    let mut host = Host::new(&[SSH, DENY], true);
+    let (bare, want) = (host.clone(), want(&["173.245.48.0/20", "131.0.72.0/22"], &[80, 443]));
+    host.sync(&want);
+    host.files = bare.files.clone();
+    let plan = host.sync(&want);
+    assert_eq!(plan.changes.len(), 1, "only the file lacks something");
+    host.run(&host.plan_to(&Owned::default()), usize::MAX);
+    assert_eq!(host, bare);
 }
 
 #[test]

@@ -140,7 +140,19 @@ impl Tuple {
             .unwrap_or(Action::Deny);
         let [protocol, dport, dst, sport, src] = [protocol, dport, dst, sport, src].map(str::to_owned);
         let apps = apps.map(|a| a.map(|&w| w.to_owned()));
-        Some(Self { action, log, route, protocol, dport, dst, sport, src, apps, direction: direction.to_owned(), comment })
+        Some(Self {
+            action,
+            log,
+            route,
+            protocol,
+            dport,
+            dst,
+            sport,
+            src,
+            apps,
+            direction: direction.to_owned(),
+            comment,
+        })
     }
 
     /// Ours, if it carries our tag and is of the form that we write.

@@ -62,6 +62,10 @@ impl Kind for Iptables {
         "iptables"
     }
 
+    fn folder(&self) -> &'static str {
+        "/etc/iptables"
+    }
+
     fn setup(&self, lab: &Lab) {
         for (program, stored) in FAMILIES {
             for part in ["", "-save", "-restore"] {

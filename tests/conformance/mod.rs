@@ -12,6 +12,7 @@ macro_rules! on_every_kind {
         on_every_kind! { @ nftables_with_systemd, nftables::WITH_SYSTEMD, $($claim),* }
         on_every_kind! { @ iptables_nft, iptables::NFT, $($claim),* }
         on_every_kind! { @ iptables_legacy, iptables::LEGACY, $($claim),* }
+        on_every_kind! { @ ufw, ufw::UFW, $($claim),* }
     };
     (@ $name:ident, $module:ident::$kind:ident, $($claim:ident),*) => {
         mod $name {
@@ -24,8 +25,9 @@ pub(crate) use on_every_kind;
 mod claims;
 pub mod iptables;
 pub mod nftables;
+pub mod ufw;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Rules};
 
 /// A host that some packet filter or tool guards, and what can happen to it.
 pub trait Kind: Sync {
@@ -44,6 +46,20 @@ pub trait Kind: Sync {
 
     /// The machine starts again: nothing is left of what was live, and the services load what is stored.
     fn boot(&self, lab: &Lab);
+
+    /// Whether a line of a rule set or of a file is ours, though the tag doesn't stand in it.
+    fn ours_without_tag(&self, _line: &str) -> bool {
+        false
+    }
+
+    /// The folder that a sync writes to.
+    fn folder(&self) -> &'static str;
+
+    /// Every rule set but for what is ours.
+    fn foreign_rules(&self, lab: &Lab) -> Rules {
+        let all = lab.foreign_rules().0;
+        Rules(all.lines().filter(|l| !self.ours_without_tag(l)).map(|l| format!("{l}\n")).collect())
+    }
 }
 
 /// One way to damage what is ours.
@@ -68,7 +84,8 @@ fn host(kind: &dyn Kind) -> Lab {
 }
 
 /// Every kind of host in the suite.
-pub const KINDS: [&dyn Kind; 4] = [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY];
+pub const KINDS: [&dyn Kind; 5] =
+    [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY, &ufw::UFW];
 
 #[test]
 fn every_backend_is_covered() {

@@ -70,6 +70,10 @@ impl Kind for Nftables {
         "nftables"
     }
 
+    fn folder(&self) -> &'static str {
+        "/etc/edgeallow"
+    }
+
     fn setup(&self, lab: &Lab) {
         lab.write_file(CONFIGURATION, administrators_rules());
         lab.chmod(CONFIGURATION, 0o755);

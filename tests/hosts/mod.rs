@@ -159,7 +159,7 @@ fn a_read_only_etc_is_a_clear_error(kind: &dyn Kind) {
 
 fn a_full_disk_is_a_clear_error_and_loses_nothing(kind: &dyn Kind) {
     let lab = host(kind);
-    let folder = if kind.backend() == "nftables" { "/etc/edgeallow" } else { "/etc/iptables" };
+    let folder = kind.folder();
     fill_the_disk_of(&lab, folder);
     let error = expect_failure(&lab, &[1, 4]);
     assert!(speaks_of_space(&error), "{error}");

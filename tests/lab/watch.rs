@@ -14,8 +14,8 @@ const SPAWNED: &str = "/mnt/spawned";
 const HEARD: &str = "/mnt/heard";
 
 /// The programs whose start is recorded: everything that can change a packet filter or a service.
-const RECORDED: [&str; 7] =
-    ["nft", "xtables-nft-multi", "xtables-legacy-multi", "ipset", "systemctl", "netfilter-persistent", "sysctl"];
+const RECORDED: [&str; 8] =
+    ["nft", "xtables-nft-multi", "xtables-legacy-multi", "ipset", "systemctl", "netfilter-persistent", "sysctl", "ufw"];
 
 impl Lab {
     /// From now on every start of a firewall's program is written down.

@@ -16,3 +16,5 @@ mod lab_itself;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod run;
+#[path = "../tools/mod.rs"]
+mod tools;
