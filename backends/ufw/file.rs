@@ -69,14 +69,17 @@ impl Document {
                 continue;
             };
             let after = at + blank + 1;
-            let rules = lines[after..].iter().take_while(|l| l.starts_with(b"-A ")).count();
-            let block = &lines[at..after + rules];
-            at = after + rules;
+            let first = at;
             if let Some(rule) = tuple.as_ref().and_then(|t| t.ours(family)) {
-                out.spoiled |= block.concat() != rule.block().as_bytes();
+                // No line but the very one that we wrote: what else stands there may be somebody's.
+                let block = rule.block();
+                let mine = lines.get(after).is_some_and(|l| block.as_bytes().ends_with(l) && l.starts_with(b"-A "));
+                at = after + usize::from(mine);
+                out.spoiled |= lines[first..at].concat() != block.as_bytes();
                 out.ours.push(Placed { after: out.foreign.len(), rule });
             } else {
-                block.iter().for_each(|line| out.keep(line));
+                at = after + lines[after..].iter().take_while(|l| l.starts_with(b"-A ")).count();
+                lines[first..at].iter().for_each(|line| out.keep(line));
                 out.foreign.push(tuple);
                 out.anchors.push(out.rest.len());
             }
@@ -202,7 +205,11 @@ mod tests {
         ] {
             let seen = parse(&bad);
             assert!(seen.spoiled, "{bad}");
-            assert_eq!(String::from_utf8(seen.with(&seen.ours)).unwrap(), good);
+            let mended = parse(seen.with(&seen.ours));
+            assert!(!mended.spoiled && mended.ours == seen.ours, "{bad}");
+            assert!(
+                String::from_utf8_lossy(&mended.content).starts_with(good.split("-A ufw-user-limit").next().unwrap())
+            );
         }
     }
 
