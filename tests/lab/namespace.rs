@@ -18,13 +18,14 @@ use nix::{
 };
 
 /// The programs that the lab itself and the packet filters' tests run, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables-nft-save", "iptables"),
     ("iptables-legacy-save", "iptables"),
     ("ip6tables-legacy-save", "iptables"),
     ("ipset", "ipset"),
+    ("ufw", "ufw"),
     ("mount", "mount"),
     ("setpriv", "util-linux"),
     ("cat", "coreutils"),
