@@ -43,9 +43,10 @@ pub fn write_rules(lab: &Lab, file: (&str, &str), rules: &[(&str, &[&str])]) {
     lab.chmod(file.0, 0o640);
 }
 
-/// Starts ufw and has it write its files anew.
+/// Enables ufw, which writes its files anew, and loads them as a boot would: the package's own are shorter.
 pub fn enable(lab: &Lab) {
     lab.run(["ufw", "--force", "enable"]);
+    UFW.boot(lab);
 }
 
 fn administrators_rules(lab: &Lab) {
@@ -111,10 +112,12 @@ impl Kind for Ufw {
             Drift::new("a rule is missing from the chain", delete("iptables", "ufw-user-input")),
             Drift::new("a rule is missing from the chain for IPv6", delete("ip6tables", "ufw6-user-input")),
             Drift::new("somebody puts a rule before ours in the kernel", |lab| {
-                lab.run(["iptables", "-I", "ufw-user-input", "1", "-s", "173.245.48.0/20", "-j", "DROP"]);
+                let rule = "-I ufw-user-input 1 -s 173.245.48.0/20 -p tcp --dport 443 -j DROP";
+                lab.run([&["iptables"], rule.split(' ').collect::<Vec<_>>().as_slice()].concat());
             }),
             Drift::new("the administrator puts a deny before ours", |lab| {
-                lab.run(["ufw", "prepend", "deny", "from", "173.245.48.0/20"]);
+                let rule = "prepend deny from 173.245.48.0/20 to any port 443";
+                lab.run([&["ufw"], rule.split(' ').collect::<Vec<_>>().as_slice()].concat());
             }),
             Drift::new("a rule is deleted by ufw's own command", |lab| {
                 let rule = "delete allow from 173.245.48.0/20 to any port 80,443 proto tcp comment edgeallow";
