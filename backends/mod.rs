@@ -14,6 +14,7 @@
 //! `steps(seen now, owned before)`, verifying is "steps is empty". There is no fifth thing.
 
 mod erased;
+pub mod fail2ban;
 pub mod iptables;
 pub mod nftables;
 
@@ -192,5 +193,6 @@ pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn
     vec![
         Box::new(nftables::Nftables { config: config.nftables.clone(), named: named("nftables") }),
         Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") }),
+        Box::new(fail2ban::Fail2ban),
     ]
 }

@@ -3,12 +3,21 @@
 //!
 //! Belongs here: the list, with the reason where a look is not as innocent as it seems. Does not: running anything.
 
-/// Whether the command is known to change nothing.
+/// Whether the command, fed with this, is known to change nothing.
 #[must_use]
-pub fn is_look_only(argv: &[&str]) -> bool {
+pub fn is_look_only(argv: &[&str], stdin: Option<&str>) -> bool {
     let Some((program, args)) = argv.split_first() else { return false };
     let name = program.rsplit('/').next().unwrap_or(program);
+    if let Some(stdin) = stdin {
+        // The client reads one command a line, as a shell splits words.
+        return name == "fail2ban-client" && args == ["-i"] && stdin.lines().all(asks_fail2ban);
+    }
     match name {
+        "fail2ban-client" => matches!(args, ["-d" | "--version"]),
+        // The first makes the folders in /run that Apache has made at its own first start, nothing else.
+        "apachectl" | "apache2ctl" | "httpd" => {
+            matches!(args, ["-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"] | ["-L" | "-v"])
+        }
         // Prints rules; -f writes a file, -M loads a module. Legacy with -t creates the table by looking.
         "iptables-save" | "ip6tables-save" | "iptables-nft-save" | "ip6tables-nft-save" => {
             args.is_empty() || args == ["-t", "filter"]
@@ -24,9 +33,33 @@ pub fn is_look_only(argv: &[&str]) -> bool {
     }
 }
 
+/// Whether a line of fail2ban-client's interactive mode only asks.
+fn asks_fail2ban(line: &str) -> bool {
+    let plain = |jail: &str| jail.chars().all(|c| c.is_alphanumeric() || "-_.:@+/".contains(c));
+    match line.split(' ').collect::<Vec<_>>()[..] {
+        ["version" | "status" | "exit"] => true,
+        ["status", jail] | ["get", jail, "ignoreip"] => !jail.is_empty() && plain(jail),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_look_only;
+    fn is_look_only(argv: &[&str]) -> bool {
+        super::is_look_only(argv, None)
+    }
+
+    #[test]
+    fn what_fail2ban_is_fed_decides() {
+        let fed = |stdin| super::is_look_only(&["fail2ban-client", "-i"], Some(stdin));
+        assert!(fed("version\nstatus\nstatus sshd\nget sshd ignoreip\nexit\n"));
+        for stdin in ["reload\n", "stop", "set sshd banip 1.2.3.4", "status\nstart\n", "status a;b", "status 'a'"] {
+            assert!(!fed(stdin), "{stdin}");
+        }
+        assert!(!is_look_only(&["fail2ban-client", "-i"]));
+        assert!(is_look_only(&["fail2ban-client", "-d"]));
+        assert!(!super::is_look_only(&["sh"], Some("exit\n")));
+    }
 
     #[test]
     fn looking_is_allowed_and_nothing_else() {
