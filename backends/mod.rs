@@ -16,6 +16,7 @@
 mod erased;
 pub mod fail2ban;
 pub mod iptables;
+pub mod mod_evasive;
 pub mod nftables;
 
 use std::{fmt::Debug, sync::Arc};
@@ -194,5 +195,6 @@ pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn
         Box::new(nftables::Nftables { config: config.nftables.clone(), named: named("nftables") }),
         Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") }),
         Box::new(fail2ban::Fail2ban),
+        Box::new(mod_evasive::ModEvasive),
     ]
 }
