@@ -67,7 +67,8 @@ pub fn ask(host: &dyn Look, jails: &Jails) -> Result<Answers> {
     let guess: Vec<&str> = jails.sections.keys().map(String::as_str).filter(|j| jails.enabled(j)).collect();
     let (asked, script) = questions(&guess);
     let both = host.run_fed(&[(vec![CLIENT, "-i"], Some(&script)), (vec![CLIENT, "-d"], None)], PATIENCE);
-    let [said, dumped] = <[_; 2]>::try_from(both).map_err(|_| Error::new(ErrorKind::Internal, "two answers expected"))?;
+    let [said, dumped] =
+        <[_; 2]>::try_from(both).map_err(|_| Error::new(ErrorKind::Internal, "two answers expected"))?;
     let (said, dumped) = (said?, dumped?);
     let loads = if dumped.ok() { Ok(loads(&dumped)) } else { Err(reason(&dumped)) };
     let mut server = server(&said, &asked)?;
@@ -98,9 +99,7 @@ pub fn installed(host: &dyn Look) -> Option<String> {
 /// Whether a jail can be named in the client's interactive mode.
 #[must_use]
 pub fn is_plain(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with('-')
-        && name.chars().all(|c| c.is_alphanumeric() || "-_.:@+/".contains(c))
+    !name.is_empty() && !name.starts_with('-') && name.chars().all(|c| c.is_alphanumeric() || "-_.:@+/".contains(c))
 }
 
 fn questions<'j>(jails: &[&'j str]) -> (Vec<&'j str>, String) {
@@ -260,7 +259,8 @@ mod tests {
 
     #[test]
     fn a_server_that_is_down_is_no_error_and_lack_of_privilege_is() {
-        let down = "2026-11-22 12:15:23,463 fail2ban  [78]: ERROR   Failed to access socket path: /x. Is fail2ban running?";
+        let down =
+            "2026-11-22 12:15:23,463 fail2ban  [78]: ERROR   Failed to access socket path: /x. Is fail2ban running?";
         let why = server(&out("fail2ban> fail2ban> ", down, 255), &[]).unwrap().unwrap_err();
         assert_eq!(why, "Failed to access socket path: /x. Is fail2ban running?");
         let denied = out("fail2ban> ", "ERROR   Permission denied to socket: /x, (you must be root)", 255);

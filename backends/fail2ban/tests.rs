@@ -231,7 +231,10 @@ fn a_jail_that_uses_known_ignoreip_is_spelled_out_so_that_nothing_recurses() {
     host.sync(&LIST);
     let text = host.text();
     assert!(!text.contains("known/"), "{text}");
-    assert!(text.contains("[sshd]\nignoreip = %(default/ignoreip)s 192.0.2.1 192.0.2.2\n    %(edgeallow_ips)s"), "{text}");
+    assert!(
+        text.contains("[sshd]\nignoreip = %(default/ignoreip)s 192.0.2.1 192.0.2.2\n    %(edgeallow_ips)s"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -315,7 +318,9 @@ fn a_file_that_is_not_utf8_is_left_out_as_fail2ban_does_and_said() {
     let host = Host::new(b"# caf\xe9\n[sshd]\nignoreip = 192.0.2.1\n".as_slice());
     host.sync(&LIST);
     assert!(!host.text().contains("192.0.2.1"));
-    assert!(Fail2ban.warnings(&host.seen()).iter().any(|w| w.id == "fail2ban-file" && w.message.contains("jail.local")));
+    assert!(
+        Fail2ban.warnings(&host.seen()).iter().any(|w| w.id == "fail2ban-file" && w.message.contains("jail.local"))
+    );
 }
 
 #[test]

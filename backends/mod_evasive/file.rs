@@ -87,7 +87,9 @@ mod tests {
     #[test]
     fn from_2_4_0_both_families_are_written_as_they_are() {
         let text = render("evasive_module", Variant::Cidr, &prefixes());
-        assert!(text.contains("    DOSWhitelist 131.0.72.0/22\n") && text.contains("    DOSWhitelist 2400:cb00::/32\n"));
+        assert!(
+            text.contains("    DOSWhitelist 131.0.72.0/22\n") && text.contains("    DOSWhitelist 2400:cb00::/32\n")
+        );
         assert_eq!(held(text.as_bytes()), prefixes());
     }
 
@@ -96,6 +98,8 @@ mod tests {
         assert!(wipes(b"<VirtualHost *:80>\r\n  # caf\xe9\r\n\tDOSPageCount 5\r\n</VirtualHost>\r\n"));
         assert!(wipes(b" <virtualHost *:80>\nDOS\\\nEnabled on\n</VirtualHost>"));
         assert!(!wipes(b"DOSPageCount 5\n<VirtualHost *:80>\n# DOSPageCount 5\n</VirtualHost>\nDOSSiteCount 2\n"));
-        assert!(!wipes(b"<VirtualHost *>\nDOSPageCount 5\nInclude conf-available/edgeallow-evasive.conf\n</VirtualHost>"));
+        assert!(!wipes(
+            b"<VirtualHost *>\nDOSPageCount 5\nInclude conf-available/edgeallow-evasive.conf\n</VirtualHost>"
+        ));
     }
 }

@@ -260,6 +260,7 @@ fn module(dump: &Output, words: &Output) -> Option<Module> {
 /// The lines `(222) /etc/apache2/conf-enabled/x.conf`.
 fn includes(dump: &Output) -> Vec<PathBuf> {
     let text = String::from_utf8_lossy(&dump.stdout);
-    let path = |l: &str| Some(PathBuf::from(l.trim().strip_prefix('(')?.split_once(") ")?.1)).filter(|p| p.is_absolute());
+    let path =
+        |l: &str| Some(PathBuf::from(l.trim().strip_prefix('(')?.split_once(") ")?.1)).filter(|p| p.is_absolute());
     text.lines().filter_map(path).collect()
 }

@@ -4,7 +4,7 @@
 //! configuration that is broken already is left alone; one that we broke goes back before Apache reads it.
 
 use super::{
-    Owned, OurFile, Variant, file,
+    OurFile, Owned, Variant, file,
     seen::{Layout, Place, Seen},
 };
 use crate::{

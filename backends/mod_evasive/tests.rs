@@ -94,7 +94,9 @@ impl Look for Apache {
         });
         let includes: String = read.map(|p| format!("    (222) {}\n", p.display())).collect();
         let module = if self.words.is_empty() { "" } else { " evasive20_module (shared)\n" };
-        let dump = format!("Included configuration files:\n  (*) /etc/apache2/apache2.conf\n{includes}Loaded Modules:\n{module}");
+        let dump = format!(
+            "Included configuration files:\n  (*) /etc/apache2/apache2.conf\n{includes}Loaded Modules:\n{module}"
+        );
         let stdout = if argv[1] == "-t" { dump.into_bytes() } else { self.words.into() };
         Ok(Output { status: Some(0), stdout, stderr: vec![] })
     }
@@ -109,7 +111,9 @@ const V24: &str = "DOSEnabled (mod_evasive20.c)\nDOSBlocklistUri (mod_evasive20.
 
 fn wanted() -> Desired {
     Desired {
-        prefixes: Arc::new(["131.0.72.0/22", "2400:cb00::/32"].map(|n| n.parse::<IpNet>().unwrap()).into_iter().collect()),
+        prefixes: Arc::new(
+            ["131.0.72.0/22", "2400:cb00::/32"].map(|n| n.parse::<IpNet>().unwrap()).into_iter().collect(),
+        ),
         ports: [80, 443].into(),
         protocols: [Protocol::Tcp].into(),
     }
@@ -177,18 +181,20 @@ fn from_2_4_0_the_virtual_host_is_told_to_include_the_list() {
 fn an_apache_that_fails_its_test_already_is_left_alone_and_ours_can_still_be_removed() {
     let mut apache = Apache::debian(OLD);
     let fresh = apache.files.clone();
-    let cx_of = |host| Context { host, applied: None, full_check: 100, deep: false, leave_stored: false };
+    let probe = |host: &Apache| {
+        ModEvasive.probe(&Context { host, applied: None, full_check: 100, deep: false, leave_stored: false })
+    };
     apache.apply(&apache.plan());
     apache.broken = true;
     let e = ModEvasive.target(&wanted(), &apache.seen()).unwrap_err();
     assert_eq!(e.kind, ErrorKind::ToolConfig);
     assert!(e.message.ends_with("Syntax error on line 1 of /x: Invalid command 'y'"), "{e}");
-    assert!(matches!(ModEvasive.probe(&cx_of(&apache)), Probe::Ready { .. }));
+    assert!(matches!(probe(&apache), Probe::Ready { .. }));
     let plan = ModEvasive.steps(&apache.seen(), &Owned::default()).unwrap();
     assert!(plan.activate.is_empty(), "graceful would fail");
     apache.remove();
     assert_eq!(apache.files, fresh);
-    assert!(matches!(ModEvasive.probe(&cx_of(&apache)), Probe::Unusable(e) if e.kind == ErrorKind::ToolConfig));
+    assert!(matches!(probe(&apache), Probe::Unusable(e) if e.kind == ErrorKind::ToolConfig));
 }
 
 #[test]

@@ -287,7 +287,9 @@ impl Job<'_> {
         for check in &plan.checks {
             match check {
                 Check::NotWorse { what, run } if self.host.execute(run).is_ok() => good.push((what, run)),
-                Check::NotWorse { what, .. } => tracing::info!("before anything is changed it doesn't hold that {what}"),
+                Check::NotWorse { what, .. } => {
+                    tracing::info!("before anything is changed it doesn't hold that {what}")
+                }
                 _ => self.check(check, planned, warnings)?,
             }
         }

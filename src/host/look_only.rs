@@ -3,15 +3,11 @@
 //!
 //! Belongs here: the list, with the reason where a look is not as innocent as it seems. Does not: running anything.
 
-/// Whether the command, fed with this, is known to change nothing.
+/// Whether the command is known to change nothing.
 #[must_use]
-pub fn is_look_only(argv: &[&str], stdin: Option<&str>) -> bool {
+pub fn is_look_only(argv: &[&str]) -> bool {
     let Some((program, args)) = argv.split_first() else { return false };
     let name = program.rsplit('/').next().unwrap_or(program);
-    if let Some(stdin) = stdin {
-        // The client reads one command a line, as a shell splits words.
-        return name == "fail2ban-client" && args == ["-i"] && stdin.lines().all(asks_fail2ban);
-    }
     match name {
         "fail2ban-client" => matches!(args, ["-d" | "--version"]),
         // The first makes the folders in /run that Apache has made at its own first start, nothing else.
@@ -33,6 +29,14 @@ pub fn is_look_only(argv: &[&str], stdin: Option<&str>) -> bool {
     }
 }
 
+/// Whether the command, fed with this, is known to change nothing.
+#[must_use]
+pub fn is_look_only_fed(argv: &[&str], stdin: &str) -> bool {
+    let [program, args @ ..] = argv else { return false };
+    // The client reads one command a line, as a shell splits words.
+    program.rsplit('/').next() == Some("fail2ban-client") && args == ["-i"] && stdin.lines().all(asks_fail2ban)
+}
+
 /// Whether a line of fail2ban-client's interactive mode only asks.
 fn asks_fail2ban(line: &str) -> bool {
     let plain = |jail: &str| jail.chars().all(|c| c.is_alphanumeric() || "-_.:@+/".contains(c));
@@ -45,20 +49,18 @@ fn asks_fail2ban(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    fn is_look_only(argv: &[&str]) -> bool {
-        super::is_look_only(argv, None)
-    }
+    use super::{is_look_only, is_look_only_fed};
 
     #[test]
     fn what_fail2ban_is_fed_decides() {
-        let fed = |stdin| super::is_look_only(&["fail2ban-client", "-i"], Some(stdin));
+        let fed = |stdin| is_look_only_fed(&["fail2ban-client", "-i"], stdin);
         assert!(fed("version\nstatus\nstatus sshd\nget sshd ignoreip\nexit\n"));
         for stdin in ["reload\n", "stop", "set sshd banip 1.2.3.4", "status\nstart\n", "status a;b", "status 'a'"] {
             assert!(!fed(stdin), "{stdin}");
         }
         assert!(!is_look_only(&["fail2ban-client", "-i"]));
         assert!(is_look_only(&["fail2ban-client", "-d"]));
-        assert!(!super::is_look_only(&["sh"], Some("exit\n")));
+        assert!(!is_look_only_fed(&["sh"], "exit\n"));
     }
 
     #[test]

@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Act, FileSeen, Guard, Judge, Look, Output, files, look_only::is_look_only, netlink, spawn};
+use super::{
+    Act, FileSeen, Guard, Judge, Look, Output, files,
+    look_only::{is_look_only, is_look_only_fed},
+    netlink, spawn,
+};
 use crate::{
     allowlist::{Family, Prefixes},
     backends::Warning,
@@ -95,7 +99,11 @@ impl Look for Machine {
     }
 
     fn run_fed(&self, commands: &[(Vec<&str>, Option<&str>)], timeout: Duration) -> Vec<Result<Output>> {
-        if let Some((argv, _)) = commands.iter().find(|(argv, stdin)| !is_look_only(argv, *stdin)) {
+        let looks = |argv: &[&str], stdin: Option<&str>| match stdin {
+            None => is_look_only(argv),
+            Some(stdin) => is_look_only_fed(argv, stdin),
+        };
+        if let Some((argv, _)) = commands.iter().find(|(argv, stdin)| !looks(argv, *stdin)) {
             let refused = Error::new(ErrorKind::Internal, format!("`{}` is not known to be look-only", argv.join(" ")));
             return commands.iter().map(|_| Err(refused.clone())).collect();
         }

@@ -34,7 +34,10 @@ fn stopped(jails: &str) -> Lab {
     lab.install(&["fail2ban-client"], "fail2ban");
     lab.run(["rm", "-f", "/etc/fail2ban/jail.d/defaults-debian.conf", "/var/lib/fail2ban/fail2ban.sqlite3"]);
     lab.run(["mkdir", "-p", "/run/fail2ban"]);
-    lab.write_file("/etc/fail2ban/filter.d/door.conf", "[Definition]\nfailregex = ^refused <HOST>$\ndatepattern = {NONE}\n");
+    lab.write_file(
+        "/etc/fail2ban/filter.d/door.conf",
+        "[Definition]\nfailregex = ^refused <HOST>$\ndatepattern = {NONE}\n",
+    );
     lab.write_file("/etc/fail2ban/jail.local", jails);
     lab.write_file(LOG, "");
     lab

@@ -124,10 +124,9 @@ fn a_second_sync_changes_nothing_and_only_looks() {
 fn drift_is_seen_and_healed() {
     let lab = host();
     sync(&lab, &[]);
-    let harms: [&dyn Fn(); 2] = [
-        &|| drop(lab.run(["a2disconf", "-q", "edgeallow-evasive"])),
-        &|| lab.write_file("/etc/apache2/conf-available/edgeallow-evasive.conf", "DOSWhitelist 203.0.113.*\n"),
-    ];
+    let harms: [&dyn Fn(); 2] = [&|| drop(lab.run(["a2disconf", "-q", "edgeallow-evasive"])), &|| {
+        lab.write_file("/etc/apache2/conf-available/edgeallow-evasive.conf", "DOSWhitelist 203.0.113.*\n")
+    }];
     for (i, harm) in harms.iter().enumerate() {
         harm();
         expect_status(&lab, 6);
