@@ -26,16 +26,7 @@ pub fn broken(why: &str) -> Error {
 /// `tool-config` if Apache's configuration is broken, `backend-unusable` if the module isn't loaded.
 pub fn target(prefixes: &Prefixes, seen: &Seen) -> Result<Owned> {
     if let Some(why) = &seen.broken {
-        // Apache doesn't load a link that leads nowhere, and so can't say which module it has.
-        let gone = seen.files.iter().find(|(_, there)| there.enabled && there.file.is_none());
-        return Err(match gone {
-            None => broken(why),
-            Some((place, _)) => broken(why).hint(format!(
-                "somebody deleted {}: run `edgeallow remove --backend mod_evasive`, which takes the link away, and then \
-                 `edgeallow sync`",
-                place.path(seen.layout).display()
-            )),
-        });
+        return Err(broken(why));
     }
     let Some(module) = &seen.module else {
         return Err(Error::new(ErrorKind::BackendUnusable, "Apache doesn't load mod_evasive")

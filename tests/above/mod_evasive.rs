@@ -61,7 +61,7 @@ fn floods_from_cloudflare_are_answered_throughout_and_a_strangers_are_not() {
         assert_eq!(refused(&lab, edge), 0, "{edge}");
     }
     assert!(refused(&lab, STRANGER4) > 0);
-    let lines = lab.read_file(OURS).lines().filter(|l| l.contains("DOSWhitelist ")).count();
+    let lines = lab.read_file(OURS).lines().filter(|l| l.trim().starts_with("DOSWhitelist ")).count();
     assert_eq!(lines, 346);
     let warned = report["warnings"].as_array().is_some_and(|w| w.iter().any(|w| w["id"] == "mod-evasive-ipv6"));
     assert!(warned, "IPv6 is a limit that is said: {report:#}");
@@ -133,20 +133,6 @@ fn drift_is_seen_and_healed() {
         assert_eq!(sync(&lab, &[])["changed"], true, "drift {i}");
         expect_status(&lab, 0);
     }
-}
-
-#[test]
-fn a_deleted_file_breaks_apaches_configuration_and_the_way_out_is_told() {
-    let lab = host();
-    sync(&lab, &[]);
-    lab.run(["rm", "/etc/apache2/conf-available/edgeallow-evasive.conf"]);
-    assert_ne!(lab.command(["apachectl", "-t"]).run().status, Some(0));
-    let report = try_sync(&lab, &[]).expect(4).json();
-    let hint = part_of(&report, "mod_evasive")["error"]["hint"].as_str().unwrap_or_default().to_owned();
-    assert!(hint.contains("edgeallow remove --backend mod_evasive"), "{report:#}");
-    remove(&lab, &["--backend", "mod_evasive"]);
-    assert_eq!(part_of(&sync(&lab, &[]), "mod_evasive")["state"], "applied");
-    assert_eq!(refused(&lab, EDGE4), 0);
 }
 
 #[test]
