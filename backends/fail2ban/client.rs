@@ -130,11 +130,13 @@ fn server(said: &Output, asked: &[&str]) -> Result<Result<Server, String>> {
     let version = answers.next().unwrap_or_default().to_owned();
     let status = answers.next().unwrap_or_default();
     let Some(running) = status.lines().find_map(|l| l.split_once("Jail list:")).map(|(_, list)| list) else {
-        return match said.stderr.is_empty() {
-            false => Ok(Err(reason(said))),
-            true => Err(Error::new(ErrorKind::Program, "fail2ban-client gave an answer that can't be understood")
-                .hint("look at `fail2ban-client status`")),
-        };
+        // The client says so in these words when nobody listens, and in others when it can't ask at all.
+        let down = ["Failed to access socket path", "Is fail2ban running", "Is it running"];
+        if down.iter().any(|words| stderr.contains(words)) {
+            return Ok(Err(reason(said)));
+        }
+        let why = format!("fail2ban-client gave an answer that can't be understood: {}", reason(said));
+        return Err(Error::new(ErrorKind::Program, why).hint("look at `fail2ban-client status`"));
     };
     let running: BTreeSet<String> =
         running.split(',').map(str::trim).filter(|j| !j.is_empty()).map(str::to_owned).collect();
@@ -265,7 +267,9 @@ mod tests {
         assert_eq!(why, "Failed to access socket path: /x. Is fail2ban running?");
         let denied = out("fail2ban> ", "ERROR   Permission denied to socket: /x, (you must be root)", 255);
         assert_eq!(server(&denied, &[]).unwrap_err().kind, ErrorKind::NoPrivilege);
-        assert_eq!(server(&out("what?", "", 0), &[]).unwrap_err().kind, ErrorKind::Program);
+        for odd in [out("what?", "", 0), out("", "ERROR   Readline not available", 255)] {
+            assert_eq!(server(&odd, &[]).unwrap_err().kind, ErrorKind::Program);
+        }
     }
 
     #[test]

@@ -68,7 +68,10 @@ impl Backend for Fail2ban {
             Ok(seen) => match &seen.answers.server {
                 Ok(server) => Probe::Ready {
                     version: server.version.clone(),
-                    auto: Auto::Yes(format!("it is running, with {} jails", server.jails.len() + server.unasked.len())),
+                    auto: Auto::Yes(match server.jails.len() + server.unasked.len() {
+                        1 => "it is running, with one jail".to_owned(),
+                        jails => format!("it is running, with {jails} jails"),
+                    }),
                 },
                 Err(_) => Probe::Ready {
                     version: client::installed(cx.host).unwrap_or_else(|| "of an unknown version".to_owned()),

@@ -16,7 +16,7 @@ const STARTED: &str = "/run/started";
 const OURS: &str = "/etc/fail2ban/jail.d/zz-edgeallow.local";
 
 /// A jail that bans from ports 80 and 443 after two refused attempts.
-const JAILS: &str = "\
+pub(super) const JAILS: &str = "\
 [DEFAULT]
 backend = polling
 allowipv6 = auto
@@ -46,7 +46,7 @@ fn stopped(jails: &str) -> Lab {
 }
 
 /// A host with a fail2ban at work.
-fn host(jails: &str) -> Lab {
+pub(super) fn host(jails: &str) -> Lab {
     let lab = stopped(jails);
     start(&lab);
     lab
@@ -56,7 +56,7 @@ fn start(lab: &Lab) {
     lab.run(["fail2ban-client", "start"]);
 }
 
-fn client(lab: &Lab, words: &str) -> Output {
+pub(super) fn client(lab: &Lab, words: &str) -> Output {
     lab.run(std::iter::once("fail2ban-client").chain(words.split(' ')))
 }
 
@@ -87,7 +87,7 @@ fn expect_banned(lab: &Lab, address: &str) {
 }
 
 /// A host on which two addresses of Cloudflare and two strangers were banned by what they did.
-fn under_attack(jails: &str) -> Lab {
+pub(super) fn under_attack(jails: &str) -> Lab {
     let lab = host(jails);
     let all = [EDGE4, EDGE6, STRANGER4, STRANGER6];
     attack(&lab, &all);

@@ -5,6 +5,8 @@
 
 mod fail2ban;
 mod mod_evasive;
+#[cfg(feature = "fault-injection")]
+mod struck;
 
 /// The backends that are covered here.
 pub const BACKENDS: [&str; 2] = ["fail2ban", "mod_evasive"];

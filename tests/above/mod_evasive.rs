@@ -33,14 +33,14 @@ fn stopped() -> Lab {
     lab
 }
 
-fn host() -> Lab {
+pub(super) fn host() -> Lab {
     let lab = stopped();
     lab.run(["apachectl", "start"]);
     lab
 }
 
 /// Forty requests from an address: how many were not answered 200.
-fn refused(lab: &Lab, from: &str) -> u32 {
+pub(super) fn refused(lab: &Lab, from: &str) -> u32 {
     let ab = ["ab", "-q", "-n", "40", "-c", "2", "-B", from, "http://192.0.2.1:8080/index.html"];
     let out = lab.command(ab).on_the_internet().run().expect_ok().stdout;
     let count = |what: &str| {
@@ -98,7 +98,7 @@ fn a_dos_directive_inside_a_later_virtual_host_wipes_the_list_so_it_is_read_last
 }
 
 /// A graceful restart replaces the processes one after the other.
-fn wait_for(lab: &Lab, good: impl Fn(u32) -> bool) {
+pub(super) fn wait_for(lab: &Lab, good: impl Fn(u32) -> bool) {
     let start = Instant::now();
     while !good(refused(lab, OTHER_EDGE4)) {
         assert!(start.elapsed().as_secs() < 20, "Apache doesn't read its new configuration");
