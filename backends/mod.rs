@@ -14,7 +14,9 @@
 //! `steps(seen now, owned before)`, verifying is "steps is empty". There is no fifth thing.
 
 mod erased;
+pub mod fail2ban;
 pub mod iptables;
+pub mod mod_evasive;
 pub mod nftables;
 pub mod ufw;
 
@@ -194,5 +196,7 @@ pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn
         Box::new(ufw::Ufw),
         Box::new(nftables::Nftables { config: config.nftables.clone(), named: named("nftables") }),
         Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") }),
+        Box::new(fail2ban::Fail2ban),
+        Box::new(mod_evasive::ModEvasive),
     ]
 }

@@ -10,7 +10,8 @@ rust_minor=88
 packages() {
     case $1 in
     build) echo gcc libc6-dev pkg-config libnftnl-dev libmnl-dev ;;
-    test) echo nftables iptables ipset ufw iproute2 util-linux mount hostname ca-certificates ;;
+    test) echo nftables iptables ipset ufw iproute2 util-linux mount hostname ca-certificates \
+        fail2ban apache2 apache2-utils msmtp-mta libapache2-mod-evasive firewalld dbus ;;
     demo) echo nftables iproute2 util-linux mount perl-base ;;
     lint) echo shellcheck ;;
     *) echo "needs.sh: unknown purpose $1" >&2 && exit 2 ;;
@@ -75,7 +76,22 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
+# What is installed for the tests runs in their throwaway hosts only: no service is started here.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+fi
 # The package lists of a fresh image may be absent or old; they are read only if the first try fails.
 # shellcheck disable=SC2086  # a list of words
 apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1 ||
     { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }
+
+# Nor at the next boot: a firewall that somebody installed to run tests must not lock him out.
+if command -v systemctl >/dev/null; then
+    for service in ufw fail2ban apache2 firewalld; do
+        case "$missing " in
+        *" $service "*) systemctl disable "$service" >/dev/null 2>&1 || true ;;
+        esac
+    done
+fi

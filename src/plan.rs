@@ -56,7 +56,7 @@ pub struct Desired {
 pub struct Plan {
     /// The tool's own locks, held from the first change to the last.
     pub locks: Vec<LockOn>,
-    /// What must hold before the first change.
+    /// What must hold before the first change, or still hold after the last.
     pub checks: Vec<Check>,
     /// The changes, each with its reason.
     pub changes: Vec<Change>,
@@ -106,7 +106,7 @@ pub enum LockOn {
     Posix(PathBuf),
 }
 
-/// What is tested before the first change.
+/// What is tested before the first change; [`Check::NotWorse`] again after the last one, before anything is activated.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Check {
     /// The scripts, fed one after the other to `nft -f -` in a fresh network namespace, load, and what the backend
@@ -119,6 +119,15 @@ pub enum Check {
         /// How many of the first scripts are the administrator's: if one of those doesn't load it is not our fault,
         /// so what is live is still changed, and only what is stored isn't.
         his: usize,
+    },
+    /// If the program succeeds before the first change, it succeeds after the last one, too. Only for commands that
+    /// change nothing. What it says before the first change is no reason not to begin: it may fail for the
+    /// administrator's own reasons.
+    NotWorse {
+        /// What is tried, in words: `the configuration loads`.
+        what: String,
+        /// The command.
+        run: Run,
     },
     /// The program succeeds. Only for commands that change nothing (a tool's own configuration test).
     Succeeds {

@@ -283,14 +283,26 @@ impl Job<'_> {
         for lock in &plan.locks {
             held.push(self.host.lock(lock)?);
         }
+        let mut good = Vec::new();
         for check in &plan.checks {
-            self.check(check, planned, warnings)?;
+            match check {
+                Check::NotWorse { what, run } if self.host.execute(run).is_ok() => good.push((what, run)),
+                Check::NotWorse { what, .. } => {
+                    tracing::info!("before anything is changed it doesn't hold that {what}")
+                }
+                _ => self.check(check, planned, warnings)?,
+            }
         }
         fault::boundary()?;
         for change in &plan.changes {
             tracing::debug!(why = change.why, "{}", change.step);
             self.step(&change.step)?;
             fault::boundary()?;
+        }
+        for (what, run) in good {
+            self.host.execute(run).map_err(|e| {
+                Error::new(ErrorKind::ToolConfig, format!("before the change {what}, after it not: {e}"))
+            })?;
         }
         for step in &plan.activate {
             tracing::debug!("{step}");
@@ -312,6 +324,8 @@ impl Job<'_> {
             }
             // The way back is not rehearsed: it leads to what was there.
             (Check::NftRehearsal { .. }, None) => Ok(()),
+            // Tried by the caller, twice.
+            (Check::NotWorse { .. }, _) => Ok(()),
             (Check::Succeeds { what, run }, _) => {
                 self.host.execute(run).map_err(|e| {
                     let refused = Error::new(ErrorKind::ToolConfig, format!("{what}: {e}"));

@@ -28,6 +28,8 @@ struct Toy {
     races: Cell<u32>,
     /// Writes answer "done" and do nothing.
     deaf: Cell<bool>,
+    /// The tool's own test fails from this run on (from 1).
+    test_fails_from: Cell<Option<u32>>,
 }
 
 impl Look for Toy {
@@ -82,8 +84,11 @@ impl Act for Toy {
     fn rmdir(&self, _: &Path) -> Result<()> {
         Ok(())
     }
-    fn execute(&self, _: &Run) -> Result<Output> {
+    fn execute(&self, run: &Run) -> Result<Output> {
         self.runs.set(self.runs.get() + 1);
+        if run.argv[0] == "test" && self.test_fails_from.get().is_some_and(|n| self.runs.get() >= n) {
+            return Err(Error::new(ErrorKind::Program, "line 3: syntax error"));
+        }
         Ok(Output { status: Some(0), stdout: vec![], stderr: vec![] })
     }
     fn nft(&self, _: &crate::nft::NftBatch) -> Result<()> {
@@ -100,6 +105,7 @@ impl Act for Toy {
 /// Owns the whole file: one prefix a line.
 struct Lines {
     activates: bool,
+    tested: bool,
 }
 
 impl Backend for Lines {
@@ -135,6 +141,9 @@ impl Backend for Lines {
                 }),
             );
         }
+        if self.tested {
+            plan.checks.push(Check::NotWorse { what: "it loads".into(), run: Run::new(["test"]) });
+        }
         if self.activates {
             plan.activate.push(Step::Run(Run::new(["reload"])));
         }
@@ -153,7 +162,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { toy: Toy::default(), lines: Lines { activates: false }, dir: tempfile::tempdir().unwrap() }
+        Self {
+            toy: Toy::default(),
+            lines: Lines { activates: false, tested: false },
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn marks(&self) -> Marks {
@@ -237,4 +250,27 @@ fn activation_runs_once_a_change_and_again_after_a_crash() {
     b.marks().set("lines").unwrap();
     assert_eq!(b.apply().end, End::InSync);
     assert_eq!((b.toy.runs.get(), b.marks().is_set("lines")), (2, false));
+}
+
+#[test]
+fn what_makes_the_tools_own_test_fail_goes_back_before_it_is_activated() {
+    let mut b = Bench::new();
+    (b.lines.activates, b.lines.tested) = (true, true);
+    *b.toy.content.borrow_mut() = b"old\n".to_vec();
+    b.toy.test_fails_from.set(Some(2));
+    let End::Undone(e) = b.apply().end else { panic!("it was worse") };
+    assert_eq!(e.kind, ErrorKind::ToolConfig);
+    assert_eq!(e.message, "before the change it loads, after it not: line 3: syntax error");
+    assert_eq!(b.content(), "old\n");
+    // Twice the test; the one activation is that of the way back.
+    assert_eq!(b.toy.runs.get(), 3);
+}
+
+#[test]
+fn a_test_that_fails_before_anything_is_changed_proves_nothing() {
+    let mut b = Bench::new();
+    b.lines.tested = true;
+    b.toy.test_fails_from.set(Some(1));
+    assert_eq!(b.apply().end, End::Applied);
+    assert_eq!(b.toy.runs.get(), 1, "and isn't asked again");
 }

@@ -9,6 +9,11 @@ pub fn is_look_only(argv: &[&str]) -> bool {
     let Some((program, args)) = argv.split_first() else { return false };
     let name = program.rsplit('/').next().unwrap_or(program);
     match name {
+        "fail2ban-client" => matches!(args, ["-d" | "--version"]),
+        // The first makes the folders in /run that Apache has made at its own first start, nothing else.
+        "apachectl" | "apache2ctl" | "httpd" => {
+            matches!(args, ["-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"] | ["-L" | "-v"])
+        }
         // Prints rules; -f writes a file, -M loads a module. Legacy with -t creates the table by looking.
         "iptables-save" | "ip6tables-save" | "iptables-nft-save" | "ip6tables-nft-save" => {
             args.is_empty() || args == ["-t", "filter"]
@@ -24,9 +29,39 @@ pub fn is_look_only(argv: &[&str]) -> bool {
     }
 }
 
+/// Whether the command, fed with this, is known to change nothing.
+#[must_use]
+pub fn is_look_only_fed(argv: &[&str], stdin: &str) -> bool {
+    let [program, args @ ..] = argv else { return false };
+    // The client reads one command a line, as a shell splits words.
+    program.rsplit('/').next() == Some("fail2ban-client") && args == ["-i"] && stdin.lines().all(asks_fail2ban)
+}
+
+/// Whether a line of fail2ban-client's interactive mode only asks.
+fn asks_fail2ban(line: &str) -> bool {
+    let plain = |jail: &str| jail.chars().all(|c| c.is_alphanumeric() || "-_.:@+/".contains(c));
+    match line.split(' ').collect::<Vec<_>>()[..] {
+        ["version" | "status" | "exit"] => true,
+        ["status", jail] | ["get", jail, "ignoreip"] => !jail.is_empty() && plain(jail),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_look_only;
+    use super::{is_look_only, is_look_only_fed};
+
+    #[test]
+    fn what_fail2ban_is_fed_decides() {
+        let fed = |stdin| is_look_only_fed(&["fail2ban-client", "-i"], stdin);
+        assert!(fed("version\nstatus\nstatus sshd\nget sshd ignoreip\nexit\n"));
+        for stdin in ["reload\n", "stop", "set sshd banip 1.2.3.4", "status\nstart\n", "status a;b", "status 'a'"] {
+            assert!(!fed(stdin), "{stdin}");
+        }
+        assert!(!is_look_only(&["fail2ban-client", "-i"]));
+        assert!(is_look_only(&["fail2ban-client", "-d"]));
+        assert!(!is_look_only_fed(&["sh"], "exit\n"));
+    }
 
     #[test]
     fn looking_is_allowed_and_nothing_else() {

@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Act, FileSeen, Guard, Judge, Look, Output, files, look_only::is_look_only, netlink, spawn};
+use super::{
+    Act, FileSeen, Guard, Judge, Look, Output, files,
+    look_only::{is_look_only, is_look_only_fed},
+    netlink, spawn,
+};
 use crate::{
     allowlist::{Family, Prefixes},
     backends::Warning,
@@ -22,13 +26,16 @@ use crate::{
 /// How long a tool's own lock is waited for.
 const TOOL_LOCK: Duration = Duration::from_secs(10);
 
+/// A program with its arguments, and what it was fed.
+type Question = (Vec<String>, Option<String>);
+
 /// This machine, or the throwaway network namespace that the calling thread lives in.
 #[derive(Default)]
 pub struct Machine {
     runtime: OnceCell<tokio::runtime::Runtime>,
     /// What look-only programs answered since anything was last changed: choosing a backend and planning it ask the
     /// same questions, and each costs a process.
-    answers: RefCell<BTreeMap<Vec<String>, Output>>,
+    answers: RefCell<BTreeMap<Question, Output>>,
 }
 
 impl Machine {
@@ -87,30 +94,39 @@ impl Look for Machine {
     }
 
     fn run_all(&self, commands: &[Vec<&str>], timeout: Duration) -> Vec<Result<Output>> {
-        if let Some(argv) = commands.iter().find(|argv| !is_look_only(argv)) {
+        let unfed: Vec<_> = commands.iter().map(|argv| (argv.clone(), None)).collect();
+        self.run_fed(&unfed, timeout)
+    }
+
+    fn run_fed(&self, commands: &[(Vec<&str>, Option<&str>)], timeout: Duration) -> Vec<Result<Output>> {
+        let looks = |argv: &[&str], stdin: Option<&str>| match stdin {
+            None => is_look_only(argv),
+            Some(stdin) => is_look_only_fed(argv, stdin),
+        };
+        if let Some((argv, _)) = commands.iter().find(|(argv, stdin)| !looks(argv, *stdin)) {
             let refused = Error::new(ErrorKind::Internal, format!("`{}` is not known to be look-only", argv.join(" ")));
             return commands.iter().map(|_| Err(refused.clone())).collect();
         }
-        let key = |argv: &[&str]| argv.iter().map(|&a| a.to_owned()).collect::<Vec<_>>();
-        let unknown: Vec<_> = commands
-            .iter()
-            .filter(|argv| !self.answers.borrow().contains_key(&key(argv)))
-            .map(|argv| (argv.clone(), None))
-            .collect();
+        let key = |(argv, stdin): &(Vec<&str>, Option<&str>)| -> Question {
+            (argv.iter().map(|&a| a.to_owned()).collect(), stdin.map(str::to_owned))
+        };
+        let unknown: Vec<_> =
+            commands.iter().filter(|command| !self.answers.borrow().contains_key(&key(command))).collect();
+        let fed: Vec<_> = unknown.iter().map(|(argv, stdin)| (argv.clone(), stdin.map(str::as_bytes))).collect();
         let mut failed = BTreeMap::new();
-        for ((argv, _), answer) in unknown.iter().zip(self.spawn(&unknown, timeout)) {
+        for (command, answer) in unknown.iter().zip(self.spawn(&fed, timeout)) {
             match answer {
-                Ok(output) => drop(self.answers.borrow_mut().insert(key(argv), output)),
-                Err(e) => drop(failed.insert(key(argv), e)),
+                Ok(output) => drop(self.answers.borrow_mut().insert(key(command), output)),
+                Err(e) => drop(failed.insert(key(command), e)),
             }
         }
         let answers = self.answers.borrow();
         let missing = || Error::new(ErrorKind::Internal, "a program gave no answer");
-        let answer = |argv: Vec<String>| match answers.get(&argv) {
+        let answer = |question: Question| match answers.get(&question) {
             Some(output) => Ok(output.clone()),
-            None => Err(failed.get(&argv).cloned().unwrap_or_else(missing)),
+            None => Err(failed.get(&question).cloned().unwrap_or_else(missing)),
         };
-        commands.iter().map(|argv| answer(key(argv))).collect()
+        commands.iter().map(|command| answer(key(command))).collect()
     }
 
     fn nft_generation(&self) -> Result<Option<u32>> {

@@ -102,6 +102,18 @@ pub trait Look {
         commands.iter().map(|argv| self.run(argv, timeout)).collect()
     }
 
+    /// The same, with standard input for those that read commands from it: the input decides whether they only look.
+    ///
+    /// # Errors
+    /// As [`Look::run`].
+    fn run_fed(&self, commands: &[(Vec<&str>, Option<&str>)], timeout: Duration) -> Vec<Result<Output>> {
+        let one = |(argv, stdin): &(Vec<&str>, Option<&str>)| match stdin {
+            None => self.run(argv, timeout),
+            Some(_) => Err(Error::new(crate::error::ErrorKind::Internal, "this machine feeds no programs")),
+        };
+        commands.iter().map(one).collect()
+    }
+
     /// Asks an iptables program whether a rule is there: see [`xtables::has`] for when that may be asked.
     ///
     /// # Errors

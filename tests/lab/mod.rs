@@ -17,6 +17,7 @@ mod namespace;
 mod net;
 mod probe;
 mod rules;
+mod tools;
 mod watch;
 
 use std::{collections::BTreeSet, sync::Mutex};
@@ -65,6 +66,7 @@ impl Lab {
         namespace::check_prerequisites();
         let namespaces = namespace::Namespaces::new();
         let lab = Self { namespaces, listeners: Mutex::default(), addresses: Mutex::default() };
+        lab.hide_tools();
         lab.connect_to_the_internet();
         for port in LISTENING {
             lab.listen(port);

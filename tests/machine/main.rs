@@ -3,6 +3,8 @@
 //! One crate for all of it, because linking is what takes time; the rooms are folders next to this one.
 #![allow(clippy::disallowed_methods, reason = "tests play the administrator, who runs programs and writes files")]
 
+#[path = "../above/mod.rs"]
+mod above;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 #[cfg(feature = "fault-injection")]

@@ -1,0 +1,40 @@
+//! Tools above the packet filters: hidden in every lab, until a test installs them.
+//!
+//! edgeallow takes them whenever they are there, and what the machine has installed must not decide what a test of
+//! iptables sees.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use super::Lab;
+
+/// The programs that edgeallow knows such a tool by.
+const HIDDEN: [&str; 4] = ["fail2ban-client", "apachectl", "apache2ctl", "httpd"];
+
+impl Lab {
+    pub(super) fn hide_tools(&self) {
+        self.set_mode(&HIDDEN, 0o644);
+    }
+
+    /// Brings hidden programs back.
+    ///
+    /// # Panics
+    /// Where the machine doesn't have one of them, naming the Debian package.
+    pub fn install(&self, programs: &[&str], package: &str) {
+        let found = self.set_mode(programs, 0o755);
+        assert_eq!(found, programs.len(), "not installed on this machine: apt-get install {package}");
+    }
+
+    fn set_mode(&self, programs: &[&str], mode: u32) -> usize {
+        self.files(|| {
+            let mut found = 0;
+            for program in programs {
+                let paths = ["/usr/bin", "/usr/sbin"].map(|d| PathBuf::from(d).join(program));
+                if let Some(path) = paths.into_iter().find(|p| p.exists()) {
+                    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+                    found += 1;
+                }
+            }
+            Ok(found)
+        })
+    }
+}
