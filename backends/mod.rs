@@ -13,6 +13,7 @@
 //! Syncing is `steps(seen, target(wanted, seen))`, removing is `steps(seen, Owned::default())`, undoing is
 //! `steps(seen now, owned before)`, verifying is "steps is empty". There is no fifth thing.
 
+pub mod csf;
 mod erased;
 pub mod iptables;
 pub mod nftables;
@@ -191,6 +192,7 @@ pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn
     let named = |name: &str| asked.iter().any(|n| n == name);
     vec![
         Box::new(nftables::Nftables { config: config.nftables.clone(), named: named("nftables") }),
+        Box::new(csf::Csf { ports: config.ports.clone(), protocols: config.protocols.clone() }),
         Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") }),
     ]
 }

@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -98,6 +98,16 @@ pub(super) fn remove(remove: &Remove) -> Result<()> {
             sync_folder(&remove.path).map_err(|e| Error::io(ErrorKind::Io, "remove", &remove.path, &e))
         }
     }
+}
+
+/// Makes an empty file, or sets the time of one that is there.
+pub(super) fn touch(path: &Path) -> Result<()> {
+    let io_error = |e: &io::Error| Error::io(ErrorKind::Io, "touch", path, e);
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut open = fs::OpenOptions::new();
+    open.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    let file = open.open(path).map_err(|e| io_error(&e))?;
+    file.set_modified(std::time::SystemTime::now()).map_err(|e| io_error(&e))
 }
 
 /// Replaces a file of the state folder: the same guarantees, without the comparison.
