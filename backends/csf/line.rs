@@ -291,11 +291,11 @@ mod tests {
             let six = IpNet::new(std::net::Ipv6Addr::from(v6).into(), length * 4).unwrap().trunc();
             let protocols = [Protocol::Tcp, Protocol::Udp].into();
             for allow in wanted(&[four, six].into_iter().collect(), &ports, &protocols) {
-                prop_assert_eq!(Allow::read(&allow.line()).as_ref(), Some(&allow));
+                prop_assert_eq!(Allow::read(&allow.line()), Some(allow.clone()));
                 for device in [None, Some("eth0".to_owned())] {
                     let shape = Shape { device, accept: "ACCEPT" };
                     let words = split_words(&allow.rule(&shape));
-                    prop_assert_eq!(Allow::of_rule(&words, allow.way, &shape).as_ref(), Some(&allow));
+                    prop_assert_eq!(Allow::of_rule(&words, allow.way, &shape), Some(allow.clone()));
                 }
             }
         }

@@ -184,6 +184,12 @@ fn copy_labels(from: &Path, to: &File) -> io::Result<()> {
 
 fn in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    // The room is taken before the first byte is written: a full disk must not leave half a file.
+    let room = rustix::fs::FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(&file, room, 0, (content.len() as u64).max(1)) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+        Err(e) => return Err(e.into()),
+    }
     file.write_all(content)?;
     file.set_len(content.len() as u64)?;
     file.sync_all()

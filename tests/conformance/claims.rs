@@ -62,9 +62,9 @@ fn a_second_sync_changes_nothing_and_starts_nothing(kind: &dyn Kind) {
 
 fn what_is_not_ours_stays_as_it_is(kind: &dyn Kind) {
     let lab = host(kind);
-    let (rules, files) = (lab.foreign_rules(), lab.tree(&FILES));
+    let (rules, files) = (kind.foreign_rules(&lab), lab.tree(&FILES));
     sync(&lab, &[]);
-    let after = lab.foreign_rules();
+    let after = kind.foreign_rules(&lab);
     assert!(rules == after, "foreign rules were\n{rules:?}\nand are\n{after:?}");
     let (before, after) = (foreign_files(files), foreign_files(lab.tree(&FILES)));
     assert_same(&before, &after, "a sync");
@@ -73,7 +73,7 @@ fn what_is_not_ours_stays_as_it_is(kind: &dyn Kind) {
     sync(&lab, &["--list", &list]);
     lab.write_file("/etc/edgeallow/config.toml", "ports = [443, 8443]\n");
     sync(&lab, &["--list", &list]);
-    assert_eq!(rules, lab.foreign_rules(), "after a change of list and ports");
+    assert_eq!(rules, kind.foreign_rules(&lab), "after a change of list and ports");
     assert_eq!(lab.connect(EDGES[0], 80), Reach::Timeout, "a port that is no longer wanted");
     assert_eq!(lab.connect(EDGES[0], 8443), Reach::Accepted, "a port that is wanted now");
 }
@@ -93,7 +93,7 @@ fn drift_is_seen_and_healed(kind: &dyn Kind, index: usize) -> Option<String> {
     let lab = host(kind);
     let before = reach(&lab);
     sync(&lab, &[]);
-    let foreign = lab.foreign_rules();
+    let foreign = kind.foreign_rules(&lab);
     (drift.harm)(&lab);
     let status = lab.edgeallow(["status", "--offline", "--format", "json"]);
     if status.status != Some(6) {
@@ -112,7 +112,7 @@ fn drift_is_seen_and_healed(kind: &dyn Kind, index: usize) -> Option<String> {
         return Some(format!("{}: expected{expected:?}\nbut it is{now:?}\nrules:\n{:?}", drift.what, lab.rules()));
     }
     // A drift may bring rules of somebody else; none that was there before may be gone.
-    let after = lab.foreign_rules();
+    let after = kind.foreign_rules(&lab);
     let gone: Vec<_> = foreign.0.lines().filter(|l| !after.0.contains(*l)).collect();
     (!gone.is_empty()).then(|| format!("{}: foreign rules are gone: {gone:#?}", drift.what))
 }
@@ -128,11 +128,11 @@ fn it_survives_the_reload_of_the_tool(kind: &dyn Kind) {
 
 fn it_survives_a_boot(kind: &dyn Kind) {
     let lab = host(kind);
-    let (before, foreign) = (reach(&lab), lab.foreign_rules());
+    let (before, foreign) = (reach(&lab), kind.foreign_rules(&lab));
     sync(&lab, &[]);
     kind.boot(&lab);
     expect_reach(&lab, &opened(&before), "after a boot");
-    assert_eq!(foreign, lab.foreign_rules(), "after a boot");
+    assert_eq!(foreign, kind.foreign_rules(&lab), "after a boot");
     expect_status(&lab, 0);
 }
 

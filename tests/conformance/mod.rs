@@ -12,6 +12,9 @@ macro_rules! on_every_kind {
         on_every_kind! { @ nftables_with_systemd, nftables::WITH_SYSTEMD, $($claim),* }
         on_every_kind! { @ iptables_nft, iptables::NFT, $($claim),* }
         on_every_kind! { @ iptables_legacy, iptables::LEGACY, $($claim),* }
+        on_every_kind! { @ csf_stand_in, csf::STAND_IN, $($claim),* }
+        #[cfg(csf_release)]
+        on_every_kind! { @ csf_release, csf::RELEASE, $($claim),* }
     };
     (@ $name:ident, $module:ident::$kind:ident, $($claim:ident),*) => {
         mod $name {
@@ -22,10 +25,11 @@ macro_rules! on_every_kind {
 pub(crate) use on_every_kind;
 
 mod claims;
+pub mod csf;
 pub mod iptables;
 pub mod nftables;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Rules};
 
 /// A host that some packet filter or tool guards, and what can happen to it.
 pub trait Kind: Sync {
@@ -41,6 +45,11 @@ pub trait Kind: Sync {
 
     /// What the tool's own command or service does when the administrator reloads it.
     fn reload(&self, lab: &Lab);
+
+    /// Every rule that isn't edgeallow's. What carries its tag is known everywhere.
+    fn foreign_rules(&self, lab: &Lab) -> Rules {
+        lab.foreign_rules()
+    }
 
     /// The machine starts again: nothing is left of what was live, and the services load what is stored.
     fn boot(&self, lab: &Lab);
@@ -68,7 +77,8 @@ fn host(kind: &dyn Kind) -> Lab {
 }
 
 /// Every kind of host in the suite.
-pub const KINDS: [&dyn Kind; 4] = [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY];
+pub const KINDS: [&dyn Kind; 5] =
+    [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY, &csf::STAND_IN];
 
 #[test]
 fn every_backend_is_covered() {
