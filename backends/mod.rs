@@ -13,6 +13,7 @@
 //! Syncing is `steps(seen, target(wanted, seen))`, removing is `steps(seen, Owned::default())`, undoing is
 //! `steps(seen now, owned before)`, verifying is "steps is empty". There is no fifth thing.
 
+pub mod csf;
 mod erased;
 pub mod fail2ban;
 pub mod iptables;
@@ -195,6 +196,7 @@ pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn
     vec![
         Box::new(ufw::Ufw),
         Box::new(nftables::Nftables { config: config.nftables.clone(), named: named("nftables") }),
+        Box::new(csf::Csf { ports: config.ports.clone(), protocols: config.protocols.clone() }),
         Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") }),
         Box::new(fail2ban::Fail2ban),
         Box::new(mod_evasive::ModEvasive),

@@ -102,6 +102,8 @@ pub enum Reversible {
 pub enum LockOn {
     /// `flock(2)` exclusive on a file that exists.
     Flock(PathBuf),
+    /// The same on a file that is made (mode 0600) if it isn't there, as the tool itself does.
+    FlockMade(PathBuf),
     /// A POSIX record lock (`fcntl(2)`) on a file, made if it isn't there.
     Posix(PathBuf),
 }
@@ -149,6 +151,8 @@ pub enum Step {
     Mkdir(PathBuf),
     /// Remove a folder of ours if nothing is left in it.
     Rmdir(PathBuf),
+    /// Make an empty file (mode 0600) if it isn't there, and set its time: a sign that a tool waits for.
+    Touch(PathBuf),
     /// Run a program.
     Run(Run),
     /// One netlink transaction.
@@ -238,6 +242,7 @@ impl fmt::Display for Step {
             Self::Remove(r) => write!(f, "rm {}", r.path.display()),
             Self::Mkdir(p) => write!(f, "mkdir -p {}", p.display()),
             Self::Rmdir(p) => write!(f, "rmdir {}", p.display()),
+            Self::Touch(p) => write!(f, "touch {}", p.display()),
             Self::Run(r) => write!(f, "{r}"),
             Self::Nft(b) => write!(f, "{b}"),
         }

@@ -88,7 +88,7 @@ impl Host {
                 Step::Nft(batch) => netlink::apply(batch).unwrap(),
                 Step::Write(w) => _ = self.files.borrow_mut().insert(w.path.clone(), w.content.to_vec()),
                 Step::Remove(r) => _ = self.files.borrow_mut().remove(&r.path),
-                Step::Mkdir(_) | Step::Rmdir(_) => {}
+                Step::Mkdir(_) | Step::Rmdir(_) | Step::Touch(_) => {}
                 Step::Run(run) => panic!("{run}"),
             }
         }

@@ -241,11 +241,21 @@ impl Looked {
     }
 }
 
-/// Looks at the tables, and if asked at the list of sets in the same breath.
+/// What the save programs printed.
+pub struct Printed {
+    /// For each variant and family that there is a program for; empty where the table doesn't exist.
+    pub saved: Vec<(Tool, save::Saved)>,
+    /// See [`Seen::without_v6`].
+    pub without_v6: Option<&'static str>,
+    /// What `ipset list -t` said, if it was to be asked.
+    pub sets: Option<Result<Output>>,
+}
+
+/// Asks the save programs, and if wanted for the list of sets in the same breath.
 ///
 /// # Errors
 /// `no-privilege`, or `program` if a program fails.
-pub fn tables(host: &dyn Look, with_sets: bool) -> Result<Looked> {
+pub fn printed(host: &dyn Look, with_sets: bool) -> Result<Printed> {
     let mut tools = tools(host);
     let mut without_v6 = None;
     if !tools.iter().any(|t| t.family == Family::V6) {
@@ -273,15 +283,24 @@ pub fn tables(host: &dyn Look, with_sets: bool) -> Result<Looked> {
         }
         saved.insert(index, save::parse(&answer.stdout));
     }
+    let with_saved = |(index, tool): (usize, Tool)| (tool, saved.remove(&index).unwrap_or_default());
+    Ok(Printed { saved: tools.into_iter().enumerate().map(with_saved).collect(), without_v6, sets })
+}
+
+/// Looks at the tables, and if asked at the list of sets in the same breath.
+///
+/// # Errors
+/// Those of [`printed`].
+pub fn tables(host: &dyn Look, with_sets: bool) -> Result<Looked> {
+    let Printed { saved, without_v6, sets } = printed(host, with_sets)?;
     let mut version = None;
-    let table = |(index, tool): (usize, Tool)| {
-        let saved = saved.remove(&index).unwrap_or_default();
+    let table = |(tool, saved): (Tool, save::Saved)| {
         version = version.take().or(saved.version);
         let filter = saved.filter.unwrap_or_default();
         let (part, foreign, held) = rules::part_of(&filter);
         Table { tool, part, foreign, held, verdict: refuse::verdict(&filter), unreadable: saved.unreadable }
     };
-    let tables = tools.into_iter().enumerate().map(table).collect();
+    let tables = saved.into_iter().map(table).collect();
     Ok(Looked { tables, without_v6, sets, version })
 }
 

@@ -95,8 +95,8 @@ pub struct Job<'a> {
     pub marks: &'a Marks,
 }
 
-/// A look, and the goal that was planned for it.
-type Planned<'a> = (&'a dyn AnySeen, Goal<'a>);
+/// A look, the goal that was planned for it, and what the look was allowed to know.
+type Planned<'a> = (&'a dyn AnySeen, Goal<'a>, &'a Context<'a>);
 
 /// What ended a plan.
 enum Failure {
@@ -180,7 +180,7 @@ impl Job<'_> {
         let (mut attempt, mut cx) = (1, self.cx.clone());
         let error = loop {
             tracing::info!(backend = self.backend.meta().name, changes = plan.changes.len(), attempt, "applying");
-            let ran = self.run(&plan, Some((&*seen, goal)), &mut warnings);
+            let ran = self.run(&plan, Some((&*seen, goal, &cx)), &mut warnings);
             match ran.and_then(|()| self.confirm(&cx, goal).map_err(Failure::Step)) {
                 Ok(seen) => {
                     let mut outcome = Outcome::after(&*seen, End::Applied, planned);
@@ -283,6 +283,14 @@ impl Job<'_> {
         for lock in &plan.locks {
             held.push(self.host.lock(lock)?);
         }
+        if let Some((_, goal, cx)) = planned.filter(|_| !held.is_empty()) {
+            // The tool may have been at work until it gave up its lock.
+            let under_lock = self.backend.look(cx)?.plan(goal)?;
+            if under_lock.changes != plan.changes {
+                let moved = format!("{} was changed before its lock was taken", self.backend.meta().name);
+                return Err(Error::new(ErrorKind::RaceLost, moved).into());
+            }
+        }
         let mut good = Vec::new();
         for check in &plan.checks {
             match check {
@@ -314,7 +322,7 @@ impl Job<'_> {
 
     fn check(&self, check: &Check, planned: Option<Planned<'_>>, warnings: &mut Vec<Warning>) -> Result<(), Failure> {
         match (check, planned) {
-            (Check::NftRehearsal { scripts, his, .. }, Some((seen, goal))) => {
+            (Check::NftRehearsal { scripts, his, .. }, Some((seen, goal, _))) => {
                 let (full_check, leave_stored) = (self.cx.full_check, false);
                 let judge = |look: &dyn Look| {
                     seen.judge(&Context { host: look, applied: None, full_check, deep: true, leave_stored }, goal)
@@ -342,6 +350,7 @@ impl Job<'_> {
             Step::Remove(r) => self.host.remove(r),
             Step::Mkdir(p) => self.host.mkdir(p),
             Step::Rmdir(p) => self.host.rmdir(p),
+            Step::Touch(p) => self.host.touch(p),
             Step::Run(r) => self.host.execute(r).map(drop),
             Step::Nft(b) => self.host.nft(b),
         }

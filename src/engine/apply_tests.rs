@@ -81,6 +81,9 @@ impl Act for Toy {
     fn mkdir(&self, _: &Path) -> Result<()> {
         Ok(())
     }
+    fn touch(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
     fn rmdir(&self, _: &Path) -> Result<()> {
         Ok(())
     }

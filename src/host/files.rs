@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -100,6 +100,16 @@ pub(super) fn remove(remove: &Remove) -> Result<()> {
     }
 }
 
+/// Makes an empty file, or sets the time of one that is there.
+pub(super) fn touch(path: &Path) -> Result<()> {
+    let io_error = |e: &io::Error| Error::io(ErrorKind::Io, "touch", path, e);
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut open = fs::OpenOptions::new();
+    open.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    let file = open.open(path).map_err(|e| io_error(&e))?;
+    file.set_modified(std::time::SystemTime::now()).map_err(|e| io_error(&e))
+}
+
 /// Replaces a file of the state folder: the same guarantees, without the comparison.
 ///
 /// # Errors
@@ -174,6 +184,12 @@ fn copy_labels(from: &Path, to: &File) -> io::Result<()> {
 
 fn in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    // The room is taken before the first byte is written: a full disk must not leave half a file.
+    let room = rustix::fs::FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(&file, room, 0, (content.len() as u64).max(1)) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+        Err(e) => return Err(e.into()),
+    }
     file.write_all(content)?;
     file.set_len(content.len() as u64)?;
     file.sync_all()

@@ -4,7 +4,7 @@ use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -189,6 +189,11 @@ impl Act for Machine {
         }
     }
 
+    fn touch(&self, path: &Path) -> Result<()> {
+        self.forget();
+        files::touch(path)
+    }
+
     fn execute(&self, run: &plan::Run) -> Result<Output> {
         self.forget();
         let argv = run.argv.iter().map(String::as_str).collect();
@@ -238,19 +243,20 @@ fn lock(on: &plan::LockOn, limit: Duration) -> Result<Box<dyn Guard>> {
     use rustix::fs::FlockOperation::NonBlockingLockExclusive as Exclusive;
     let (path, create) = match on {
         plan::LockOn::Flock(path) => (path, false),
-        plan::LockOn::Posix(path) => (path, true),
+        plan::LockOn::FlockMade(path) | plan::LockOn::Posix(path) => (path, true),
     };
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
         .create(create)
+        .mode(0o600)
         .truncate(false)
         .open(path)
         .map_err(|e| Error::io(ErrorKind::Io, "open the lock", path, &e))?;
     let start = Instant::now();
     loop {
         let tried = match on {
-            plan::LockOn::Flock(_) => rustix::fs::flock(&file, Exclusive),
+            plan::LockOn::Flock(_) | plan::LockOn::FlockMade(_) => rustix::fs::flock(&file, Exclusive),
             plan::LockOn::Posix(_) => rustix::fs::fcntl_lock(&file, Exclusive),
         };
         match tried {

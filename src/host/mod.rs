@@ -206,6 +206,12 @@ pub trait Act: Look {
     /// `io`.
     fn rmdir(&self, path: &Path) -> Result<()>;
 
+    /// Makes an empty file, mode 0600, or sets the time of one that is there.
+    ///
+    /// # Errors
+    /// `io`, also for a symbolic link in its place.
+    fn touch(&self, path: &Path) -> Result<()>;
+
     /// Runs a program that changes something.
     ///
     /// # Errors

@@ -194,7 +194,7 @@ fn diff(step: &Step) -> Option<String> {
         Step::Write(w) => (&w.path, w.was.as_deref().unwrap_or_default(), &w.content),
         Step::Remove(r) => (&r.path, &r.was, &[]),
         Step::Run(r) => return r.stdin.as_ref().map(|s| short(s)),
-        Step::Mkdir(_) | Step::Rmdir(_) | Step::Nft(_) => return None,
+        Step::Mkdir(_) | Step::Rmdir(_) | Step::Touch(_) | Step::Nft(_) => return None,
     };
     if old.len() > LONGEST_DIFF || new.len() > LONGEST_DIFF {
         return Some(format!("{} bytes before, {} bytes after", old.len(), new.len()));

@@ -13,6 +13,9 @@ macro_rules! on_every_kind {
         on_every_kind! { @ iptables_nft, iptables::NFT, $($claim),* }
         on_every_kind! { @ iptables_legacy, iptables::LEGACY, $($claim),* }
         on_every_kind! { @ ufw, ufw::UFW, $($claim),* }
+        on_every_kind! { @ csf_stand_in, csf::STAND_IN, $($claim),* }
+        #[cfg(csf_release)]
+        on_every_kind! { @ csf_release, csf::RELEASE, $($claim),* }
     };
     (@ $name:ident, $module:ident::$kind:ident, $($claim:ident),*) => {
         mod $name {
@@ -23,6 +26,7 @@ macro_rules! on_every_kind {
 pub(crate) use on_every_kind;
 
 mod claims;
+pub mod csf;
 pub mod iptables;
 pub mod nftables;
 pub mod ufw;
@@ -84,8 +88,8 @@ fn host(kind: &dyn Kind) -> Lab {
 }
 
 /// Every kind of host in the suite.
-pub const KINDS: [&dyn Kind; 5] =
-    [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY, &ufw::UFW];
+pub const KINDS: [&dyn Kind; 6] =
+    [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY, &ufw::UFW, &csf::STAND_IN];
 
 #[test]
 fn every_backend_is_covered() {
