@@ -286,6 +286,9 @@ impl Job<'_> {
         for check in &plan.checks {
             self.check(check, planned, warnings)?;
         }
+        if let Some((seen, _)) = planned {
+            seen.before(&self.cx, plan)?;
+        }
         fault::boundary()?;
         for change in &plan.changes {
             tracing::debug!(why = change.why, "{}", change.step);
