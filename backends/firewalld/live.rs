@@ -12,13 +12,13 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::rule::Rule;
+use super::rule::{Rule, set_name};
 use crate::{
     allowlist::Family,
     backends::{
         Context,
         iptables::{
-            ipset::{self, Content, set_name},
+            ipset::{self, Content},
             save::{self, Filter},
         },
     },
@@ -46,6 +46,17 @@ pub struct Live {
     pub sets: BTreeMap<Family, BTreeSet<IpNet>>,
     /// Rules by where they stand. The policy is here if it is loaded, a zone if it has rules of ours.
     pub rules: BTreeMap<Holder, BTreeSet<Rule>>,
+    /// Whether something stands in the way that only a reload clears: see [`Found::odd`].
+    pub odd: bool,
+}
+
+impl Live {
+    /// Whether nothing has to be done to get from here to there. What was odd before may stay so: undoing must not
+    /// reload what a run was forbidden to.
+    #[must_use]
+    pub fn will_do(&self, to: &Self) -> bool {
+        (&self.sets, &self.rules) == (&to.sets, &to.rules) && (to.odd || !self.odd)
+    }
 }
 
 /// What a look at the kernel finds.

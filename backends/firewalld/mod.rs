@@ -1,6 +1,6 @@
 //! firewalld: what decides on RHEL, Fedora and SUSE.
 //!
-//! What is ours: the ipsets `edgeallow4` and `edgeallow6` and the policy `edgeallow` (everybody to this host, before
+//! What is ours: the ipsets `edgeallow-v4` and `edgeallow-v6` and the policy `edgeallow` (everybody to this host, before
 //! the zones), stored as files of our own and loaded by firewalld; before version 0.9, which has no policies, the
 //! same rules in the default zone. Nothing else is touched. A zone of our own with the sets as sources would be no
 //! good: it would take *all* traffic from Cloudflare, ssh too.
@@ -43,8 +43,8 @@ static META: Meta = Meta {
     name: "firewalld",
     summary: "firewalld: two ipsets and a policy before the zones",
     files: &[
-        "/etc/firewalld/ipsets/edgeallow4.xml",
-        "/etc/firewalld/ipsets/edgeallow6.xml",
+        "/etc/firewalld/ipsets/edgeallow-v4.xml",
+        "/etc/firewalld/ipsets/edgeallow-v6.xml",
         "/etc/firewalld/policies/edgeallow.xml",
         "/etc/firewalld/zones/",
     ],

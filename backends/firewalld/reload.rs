@@ -130,20 +130,20 @@ mod tests {
 
     const RUNNING: &str = "edgeallow (active)\n  priority: -10\n\npublic (default, active)\n  target: default\n  interfaces: eth0\n  \
         services: dhcpv6-client ssh\n  rich rules: \n\trule family=\"ipv4\" source address=\"10.0.0.0/8\" accept\n\
-        \trule family=\"ipv4\" source ipset=\"edgeallow4\" port port=\"80\" protocol=\"tcp\" accept\n";
+        \trule family=\"ipv4\" source ipset=\"edgeallow-v4\" port port=\"80\" protocol=\"tcp\" accept\n";
     const STORED: &str = "public\n  target: default\n  interfaces: \n  services: ssh dhcpv6-client\n  rich rules: \n\
         \trule family=\"ipv4\" source address=\"10.0.0.0/8\" accept\n";
 
     #[test]
     fn interfaces_order_and_what_is_ours_make_no_difference() {
         assert_eq!(comparable(RUNNING), comparable(STORED));
-        assert_eq!(comparable("edgeallow4 his edgeallow6"), comparable("his"));
+        assert_eq!(comparable("edgeallow-v4 his edgeallow-v6"), comparable("his"));
     }
 
     #[test]
     fn whatever_else_is_only_running_is_told() {
         for (more, told) in [
-            ("services: ssh", "public: services: http"),
+            ("services: dhcpv6-client ssh", "public: services: http"),
             (
                 "\trule family=\"ipv4\" source address=\"10.0.0.0/8\" accept",
                 "public: rich rules: rule family=\"ipv4\" drop",

@@ -7,10 +7,19 @@ use std::{collections::BTreeSet, fmt};
 
 use crate::{
     allowlist::Family,
-    backends::iptables::ipset::set_name,
     nft::{Expr, Verdict},
     plan::{Desired, Protocol},
 };
+
+/// The name of a family's set. Not the name that the iptables backend gives its own: where firewalld loads its rules into
+/// iptables, both would be one and the same set in the kernel; nor that of the nftables backend's.
+#[must_use]
+pub const fn set_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "edgeallow-v4",
+        Family::V6 => "edgeallow-v6",
+    }
+}
 
 /// Prefixes of this family reach this port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,21 +139,21 @@ mod tests {
     fn it_is_written_as_firewalld_writes_it() {
         assert_eq!(
             RULE.to_string(),
-            "rule family=\"ipv6\" source ipset=\"edgeallow6\" port port=\"443\" protocol=\"tcp\" accept"
+            "rule family=\"ipv6\" source ipset=\"edgeallow-v6\" port port=\"443\" protocol=\"tcp\" accept"
         );
     }
 
     #[test]
     fn it_is_known_in_what_iptables_prints() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let plain = "-p tcp -m tcp --dport 443 -m set --match-set edgeallow6 src -j ACCEPT";
-        let old = "-p tcp -m set --match-set edgeallow6 src -m tcp --dport 443 -m conntrack --ctstate NEW,UNTRACKED -j ACCEPT";
+        let plain = "-p tcp -m tcp --dport 443 -m set --match-set edgeallow-v6 src -j ACCEPT";
+        let old = "-p tcp -m set --match-set edgeallow-v6 src -m tcp --dport 443 -m conntrack --ctstate NEW,UNTRACKED -j ACCEPT";
         assert_eq!(Rule::from_words(&words(plain)), Some(RULE));
         assert_eq!(Rule::from_words(&words(old)), Some(RULE));
         for other in [
             plain.replace("ACCEPT", "DROP"),
             plain.replace(" src", " dst"),
-            plain.replace("edgeallow6", "his"),
+            plain.replace("edgeallow-v6", "his"),
             plain.replace("--dport 443", "--dport 1:9"),
             format!("-s 10.0.0.0/8 {plain}"),
             "-j".to_owned(),

@@ -18,12 +18,12 @@ use ipnet::IpNet;
 use super::{
     Owned,
     live::{self, Found, Holder, Live, Loaded},
-    rule::Rule,
+    rule::{Rule, set_name},
     xml,
 };
 use crate::{
     allowlist::{Family, Prefixes},
-    backends::{Context, iptables::ipset::set_name},
+    backends::Context,
     error::Result,
     host::{FileSeen, Look},
     plan::TAG,
@@ -102,6 +102,7 @@ impl Seen {
     pub fn owned(&self) -> Owned {
         let mut files: BTreeMap<_, _> = self.files.iter().map(|(p, f)| (p.clone(), f.content.clone())).collect();
         let mut live = self.found.live.clone();
+        live.odd = !self.found.odd.is_empty();
         for family in Family::BOTH {
             // An empty set that something of his needs is not ours any more; nor is one that firewalld never forgets.
             if self.held.contains(&family) && files.get(&set_path(family)) == Some(&xml::ipset(family, &[])) {
@@ -287,7 +288,12 @@ fn ask_firewalld(host: &dyn Look, seen: &mut Seen) {
         ]);
         expected.push(nets.iter().map(IpNet::to_string).collect::<BTreeSet<_>>());
     }
-    for (holder, rules) in &live.rules {
+    // A zone whose rules are all gone from the kernel doesn't show there at all.
+    let mut loaded = live.rules.clone();
+    for holder in seen.stored_live().rules.into_keys().filter(|h| *h != Holder::Policy) {
+        loaded.entry(holder).or_default();
+    }
+    for (holder, rules) in &loaded {
         commands.push(vec!["firewall-cmd".to_owned(), holder.option(), "--list-rich-rules".to_owned()]);
         expected.push(rules.iter().map(Rule::to_string).collect());
     }

@@ -13,13 +13,12 @@ use ipnet::IpNet;
 use super::{
     Owned,
     live::Holder,
-    rule::Rule,
+    rule::{Rule, set_name},
     seen::{Seen, Zone, policy_path, set_path, zone_path},
     xml,
 };
 use crate::{
     allowlist::Family,
-    backends::iptables::ipset::set_name,
     error::{Error, ErrorKind, Result},
     plan::{Owner, Plan, Remove, Run, Step, Write},
 };
@@ -70,8 +69,7 @@ pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
             remove_own(seen, path, &format!("the stored ipset {name}"), &mut plan);
         }
     }
-    let differs = there.live != to.live || !seen.found.odd.is_empty();
-    if seen.running && differs {
+    if seen.running && !there.live.will_do(&to.live) {
         runtime(seen, &there, to, &mut plan);
     }
     if plan.changes.iter().any(|c| matches!(c.step, Step::Write(_))) {

@@ -2,21 +2,16 @@
 //!
 //! Belongs here: policy or zone, what is stored, what is loaded. Does not: the way there ([`super::steps`]).
 
-use std::collections::BTreeMap;
-
 use super::{
     FirewalldConfig, Method, Owned,
     live::{Holder, Live},
-    rule::Rule,
+    rule::{Rule, set_name},
     seen::{Seen, policy_path, set_path},
     xml,
 };
 use crate::{
     allowlist::Family,
-    backends::{
-        Warning,
-        iptables::ipset::{elements, set_name},
-    },
+    backends::{Warning, iptables::ipset::elements},
     error::{Error, ErrorKind, Result},
     plan::Desired,
 };
@@ -44,7 +39,7 @@ pub fn target(config: &FirewalldConfig, named: bool, want: &Desired, seen: &Seen
     let mut rules = Rule::wanted(want);
     rules.retain(|r| seen.v6 || r.family == Family::V4);
     let mut out = Owned::default();
-    let mut live = Live { sets: BTreeMap::new(), rules: BTreeMap::new() };
+    let mut live = Live::default();
     for family in Family::BOTH {
         if rules.iter().any(|r| r.family == family) {
             let nets = elements(&want.prefixes, family);

@@ -13,18 +13,19 @@ use proptest::prelude::*;
 
 use super::{
     live::{Holder, Live},
+    rule::set_name,
     seen::{policy_path, set_path, zone_path},
     *,
 };
 use crate::{
     allowlist::Family,
-    backends::iptables::ipset::set_name,
     host::{FileSeen, Look, Output},
     nft::{Chain, Expr, Interval, Ruleset, Set, SetId, SetKind, Table, TableFamily, TableId, Verdict},
     plan::Protocol,
 };
 
-const PUBLIC: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n  <short>Public</short>\n  <service name=\"ssh\"/>\n</zone>\n";
+const PUBLIC: &str =
+    "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<zone>\n  <short>Public</short>\n  <service name=\"ssh\"/>\n</zone>\n";
 
 /// A machine with firewalld.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -129,7 +130,10 @@ impl World {
                 for live in [&mut self.believed, &mut self.kernel] {
                     let set = live.sets.get_mut(&family).expect("INVALID_IPSET");
                     if verb == "--add-entry" {
-                        assert!(!set.iter().any(|n| n.contains(&net) || net.contains(n)), "INVALID_ENTRY {net} {set:?}");
+                        assert!(
+                            !set.iter().any(|n| n.contains(&net) || net.contains(n)),
+                            "INVALID_ENTRY {net} {set:?}"
+                        );
                         set.insert(net);
                     } else {
                         assert!(set.remove(&net), "NOT_ENABLED {net}");
@@ -294,8 +298,8 @@ fn the_first_run_stores_sets_then_rules_and_reloads_once() {
         [
             "mkdir -p /etc/firewalld/ipsets",
             "mkdir -p /etc/firewalld/policies",
-            "create /etc/firewalld/ipsets/edgeallow4.xml",
-            "create /etc/firewalld/ipsets/edgeallow6.xml",
+            "create /etc/firewalld/ipsets/edgeallow-v4.xml",
+            "create /etc/firewalld/ipsets/edgeallow-v6.xml",
             "create /etc/firewalld/policies/edgeallow.xml",
             "firewall-cmd --reload"
         ]
@@ -324,9 +328,9 @@ fn entries_and_ports_change_without_a_reload_additions_first() {
         assert_eq!(reloads(&done), 0, "{done:#?}");
         let runs: Vec<_> =
             done.changes.iter().filter(|c| matches!(c.step, Step::Run(_))).map(|c| c.step.to_string()).collect();
-        assert_eq!(runs[0], "firewall-cmd --ipset=edgeallow4 --add-entry=9.9.9.0/24");
+        assert_eq!(runs[0], "firewall-cmd --ipset=edgeallow-v4 --add-entry=9.9.9.0/24");
         assert!(runs[1].contains("--add-rich-rule") && runs[1].contains("port=\"8443\""), "{runs:?}");
-        assert_eq!(runs[2], "firewall-cmd --ipset=edgeallow4 --remove-entry=104.24.0.0/14");
+        assert_eq!(runs[2], "firewall-cmd --ipset=edgeallow-v4 --remove-entry=104.24.0.0/14");
         assert!(runs[3].contains("--remove-rich-rule") && runs[3].contains("port=\"80\""), "{runs:?}");
     }
 }
@@ -350,7 +354,7 @@ fn what_firewalld_believes_otherwise_is_reloaded() {
     assert!(!world.asked.borrow().is_empty());
     // The same told to firewalld takes one call.
     let gone = *world.kernel.sets[&Family::V4].first().unwrap();
-    world.firewall_cmd(&["--ipset=edgeallow4".to_owned(), format!("--remove-entry={gone}")]);
+    world.firewall_cmd(&["--ipset=edgeallow-v4".to_owned(), format!("--remove-entry={gone}")]);
     assert_eq!(reloads(&bring(&backend(Method::Auto), &mut world, Some(&usual()))), 0);
 }
 
@@ -364,8 +368,8 @@ fn removal_takes_the_policy_then_the_sets_then_reloads() {
         shown,
         [
             "rm /etc/firewalld/policies/edgeallow.xml",
-            "rm /etc/firewalld/ipsets/edgeallow4.xml",
-            "rm /etc/firewalld/ipsets/edgeallow6.xml",
+            "rm /etc/firewalld/ipsets/edgeallow-v4.xml",
+            "rm /etc/firewalld/ipsets/edgeallow-v6.xml",
             "firewall-cmd --reload"
         ]
     );
@@ -376,7 +380,7 @@ fn removal_takes_the_policy_then_the_sets_then_reloads() {
 fn a_set_that_his_zone_uses_stays_empty() {
     let mut world = World::new(true);
     bring(&backend(Method::Auto), &mut world, Some(&usual()));
-    world.write("/etc/firewalld/zones/home.xml", "<zone><source ipset=\"edgeallow4\"/></zone>");
+    world.write("/etc/firewalld/zones/home.xml", "<zone><source ipset=\"edgeallow-v4\"/></zone>");
     bring(&backend(Method::Auto), &mut world, None);
     assert_eq!(xml::entries(&world.files[&set_path(Family::V4)]), []);
     assert!(!world.files.contains_key(&set_path(Family::V6)));
@@ -397,7 +401,7 @@ fn a_firewalld_that_does_not_run_is_stored_for_and_pending() {
     assert!(matches!(backend(Method::Auto).probe(&cx(&world)), Probe::Ready { auto: Auto::Yes(_), .. }));
     // Once stored it is kept up to date, named or not.
     let next = want(&["9.9.9.0/24", "2400:cb00::/32"], &[443]);
-    assert_eq!(bring(&backend(Method::Auto), &mut world, Some(&next)).changes.len(), 2 + 1 - 1 + usize::from(true) - 1);
+    assert_eq!(bring(&backend(Method::Auto), &mut world, Some(&next)).changes.len(), 2);
     bring(&backend(Method::Auto), &mut world, None);
     assert_eq!(world.files, World::new(false).files);
 }
@@ -485,7 +489,9 @@ proptest! {
             world.reload();
         }
         if tampered && world.running {
-            world.kernel.rules.values_mut().for_each(|rules| drop(rules.pop_first()));
+            world.kernel.rules.values_mut().for_each(|rules| {
+                rules.pop_first();
+            });
             world.kernel.rules.retain(|h, rules| *h == Holder::Policy || !rules.is_empty());
             bring(&backend, &mut world, Some(&first));
         }
@@ -504,7 +510,10 @@ proptest! {
         prop_assert_eq!(&backend.observe(&cx(&world)).unwrap().owned(), &before);
         bring(&backend, &mut world, Some(&second));
         if world.running {
-            prop_assert_eq!(&world.kernel, &world.stored());
+            // A set that such a firewalld doesn't forget is left empty.
+            let mut kernel = world.kernel.clone();
+            kernel.sets.retain(|_, nets| flush_all || !nets.is_empty());
+            prop_assert_eq!(&kernel, &world.stored());
         }
         bring(&backend, &mut world, None);
         world.files.retain(|p, _| files.contains_key(p) || !p.starts_with("/proc"));

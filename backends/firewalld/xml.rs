@@ -10,10 +10,9 @@ use std::{collections::BTreeSet, fmt::Write as _, ops::Range, sync::Arc};
 use ipnet::IpNet;
 use roxmltree::{Document, Node};
 
-use super::rule::Rule;
+use super::rule::{Rule, set_name};
 use crate::{
     allowlist::Family,
-    backends::iptables::ipset::set_name,
     plan::{Protocol, TAG},
 };
 
@@ -233,7 +232,7 @@ mod tests {
         assert_eq!(rules(&policy(&some())).unwrap(), some());
         let text = String::from_utf8(policy(&some()).to_vec()).unwrap();
         assert!(text.contains(
-            "  <rule family=\"ipv6\">\n    <source ipset=\"edgeallow6\"/>\n    <port port=\"443\" protocol=\"tcp\"/>\n    \
+            "  <rule family=\"ipv6\">\n    <source ipset=\"edgeallow-v6\"/>\n    <port port=\"443\" protocol=\"tcp\"/>\n    \
              <accept/>\n  </rule>\n"
         ));
     }
@@ -284,13 +283,13 @@ mod tests {
     #[test]
     fn his_use_of_our_set_is_not_ours() {
         let his = [
-            "<zone><rule family=\"ipv4\"><source ipset=\"edgeallow4\"/><service name=\"ssh\"/><accept/></rule></zone>",
-            "<zone><rule family=\"ipv4\"><source ipset=\"edgeallow4\"/><port port=\"80\" protocol=\"tcp\"/><drop/></rule></zone>",
-            "<zone><source ipset=\"edgeallow4\"/></zone>",
-            "<zone><rule family=\"ipv4\" priority=\"1\"><source ipset=\"edgeallow4\"/><port port=\"80\" protocol=\"tcp\"/><accept/></rule></zone>",
-            "<zone><rule family=\"ipv4\"><source ipset=\"edgeallow4\"/><port port=\"80\" protocol=\"tcp\"/><accept><limit value=\"1/s\"/></accept></rule></zone>",
-            "<direct><rule ipv=\"ipv4\">-m set --match-set edgeallow4 src -j DROP</rule></direct>",
-            "<zone edgeallow4 not XML",
+            "<zone><rule family=\"ipv4\"><source ipset=\"edgeallow-v4\"/><service name=\"ssh\"/><accept/></rule></zone>",
+            "<zone><rule family=\"ipv4\"><source ipset=\"edgeallow-v4\"/><port port=\"80\" protocol=\"tcp\"/><drop/></rule></zone>",
+            "<zone><source ipset=\"edgeallow-v4\"/></zone>",
+            "<zone><rule family=\"ipv4\" priority=\"1\"><source ipset=\"edgeallow-v4\"/><port port=\"80\" protocol=\"tcp\"/><accept/></rule></zone>",
+            "<zone><rule family=\"ipv4\"><source ipset=\"edgeallow-v4\"/><port port=\"80\" protocol=\"tcp\"/><accept><limit value=\"1/s\"/></accept></rule></zone>",
+            "<direct><rule ipv=\"ipv4\">-m set --match-set edgeallow-v4 src -j DROP</rule></direct>",
+            "<zone edgeallow-v4 not XML",
         ];
         for text in his {
             assert!(uses(text.as_bytes(), Family::V4), "{text}");
@@ -298,7 +297,7 @@ mod tests {
             assert!(rules(text.as_bytes()).is_err() || rules(text.as_bytes()).unwrap().is_empty(), "{text}");
         }
         assert!(!uses(&edit_zone(ZONE.as_bytes(), &some()).unwrap(), Family::V4));
-        assert_eq!(ipsets(his[2].as_bytes()), BTreeSet::from(["edgeallow4".to_owned()]));
+        assert_eq!(ipsets(his[2].as_bytes()), BTreeSet::from(["edgeallow-v4".to_owned()]));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct Firewalld {
 }
 
 const CONF: &str = "/etc/firewalld/firewalld.conf";
-const SETS: [&str; 2] = ["/etc/firewalld/ipsets/edgeallow4.xml", "/etc/firewalld/ipsets/edgeallow6.xml"];
+const SETS: [&str; 2] = ["/etc/firewalld/ipsets/edgeallow-v4.xml", "/etc/firewalld/ipsets/edgeallow-v6.xml"];
 
 /// The administrator's zone, which is the default one.
 pub fn administrators_zone(dropping: bool) -> String {
@@ -77,13 +77,13 @@ impl Kind for Firewalld {
     fn drifts(&self) -> Vec<Drift> {
         let mut drifts = vec![
             Drift::new("a prefix is removed from the running set", |lab| {
-                cmd(lab, &["--ipset=edgeallow4", "--remove-entry=173.245.48.0/20"]);
+                cmd(lab, &["--ipset=edgeallow-v4", "--remove-entry=173.245.48.0/20"]);
             }),
             Drift::new("a prefix too many is in the running set", |lab| {
-                cmd(lab, &["--ipset=edgeallow6", "--add-entry=2001:db8:bad::/48"]);
+                cmd(lab, &["--ipset=edgeallow-v6", "--add-entry=2001:db8:bad::/48"]);
             }),
             Drift::new("a prefix is deleted behind firewalld's back", |lab| {
-                let element = ["inet", "firewalld", "edgeallow4", "{ 104.16.0.0/13 }"];
+                let element = ["inet", "firewalld", "edgeallow-v4", "{ 104.16.0.0/13 }"];
                 lab.run([["nft", "delete", "element"].as_slice(), &element].concat());
             }),
             Drift::new("the stored set is edited", |lab| {
@@ -98,7 +98,7 @@ impl Kind for Firewalld {
         ];
         let holder = if self.method == "zone" { "--zone=mine" } else { "--policy=edgeallow" };
         drifts.push(Drift::new("a rule is removed from the running firewall", move |lab| {
-            let rule = "rule family=ipv4 source ipset=edgeallow4 port port=443 protocol=tcp accept";
+            let rule = "rule family=ipv4 source ipset=edgeallow-v4 port port=443 protocol=tcp accept";
             cmd(lab, &[holder, &format!("--remove-rich-rule={rule}")]);
         }));
         if self.method == "zone" {

@@ -12,6 +12,9 @@ macro_rules! on_every_kind {
         on_every_kind! { @ nftables_with_systemd, nftables::WITH_SYSTEMD, $($claim),* }
         on_every_kind! { @ iptables_nft, iptables::NFT, $($claim),* }
         on_every_kind! { @ iptables_legacy, iptables::LEGACY, $($claim),* }
+        on_every_kind! { @ firewalld_policy, firewalld::POLICY, $($claim),* }
+        on_every_kind! { @ firewalld_dropping_zone, firewalld::DROPPING_ZONE, $($claim),* }
+        on_every_kind! { @ firewalld_zone, firewalld::ZONE, $($claim),* }
     };
     (@ $name:ident, $module:ident::$kind:ident, $($claim:ident),*) => {
         mod $name {
@@ -22,6 +25,7 @@ macro_rules! on_every_kind {
 pub(crate) use on_every_kind;
 
 mod claims;
+pub mod firewalld;
 pub mod iptables;
 pub mod nftables;
 
@@ -68,7 +72,15 @@ fn host(kind: &dyn Kind) -> Lab {
 }
 
 /// Every kind of host in the suite.
-pub const KINDS: [&dyn Kind; 4] = [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY];
+pub const KINDS: [&dyn Kind; 7] = [
+    &nftables::WITH_INCLUDE,
+    &nftables::WITH_SYSTEMD,
+    &iptables::NFT,
+    &iptables::LEGACY,
+    &firewalld::POLICY,
+    &firewalld::DROPPING_ZONE,
+    &firewalld::ZONE,
+];
 
 #[test]
 fn every_backend_is_covered() {

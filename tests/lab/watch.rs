@@ -14,8 +14,17 @@ const SPAWNED: &str = "/mnt/spawned";
 const HEARD: &str = "/mnt/heard";
 
 /// The programs whose start is recorded: everything that can change a packet filter or a service.
-const RECORDED: [&str; 7] =
-    ["nft", "xtables-nft-multi", "xtables-legacy-multi", "ipset", "systemctl", "netfilter-persistent", "sysctl"];
+const RECORDED: [&str; 9] = [
+    "nft",
+    "xtables-nft-multi",
+    "xtables-legacy-multi",
+    "ipset",
+    "systemctl",
+    "netfilter-persistent",
+    "sysctl",
+    "firewall-cmd",
+    "firewall-offline-cmd",
+];
 
 impl Lab {
     /// From now on every start of a firewall's program is written down.
