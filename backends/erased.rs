@@ -48,6 +48,11 @@ pub trait AnySeen: Send + Sync {
     /// # Errors
     /// As [`Backend::target`] and [`Backend::steps`].
     fn plan(&self, goal: Goal<'_>) -> Result<Plan>;
+    /// See [`Backend::before`].
+    ///
+    /// # Errors
+    /// As there.
+    fn before(&self, cx: &Context<'_>, plan: &Plan) -> Result<()>;
     /// Looks at a rehearsal and judges it: see [`Backend::rehearsed`].
     ///
     /// # Errors
@@ -112,6 +117,10 @@ impl<B: Backend> AnySeen for Seen<'_, B> {
 
     fn plan(&self, goal: Goal<'_>) -> Result<Plan> {
         self.backend.steps(&self.seen, &self.target(goal)?)
+    }
+
+    fn before(&self, cx: &Context<'_>, plan: &Plan) -> Result<()> {
+        self.backend.before(cx, &self.seen, plan)
     }
 
     fn judge(&self, there: &Context<'_>, goal: Goal<'_>) -> Result<Vec<Warning>> {

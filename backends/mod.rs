@@ -16,6 +16,7 @@
 pub mod csf;
 mod erased;
 pub mod fail2ban;
+pub mod firewalld;
 pub mod iptables;
 pub mod mod_evasive;
 pub mod nftables;
@@ -151,6 +152,15 @@ pub trait Backend: Sync {
     /// When there is no safe way: a symbolic link in place of a file of ours.
     fn steps(&self, seen: &Self::Seen, to: &Self::Owned) -> Result<Plan>;
 
+    /// A look that is too dear for a run with nothing to do: asked when the plan is about to be carried out, before its
+    /// first change. The way back is not asked about: it leads to what was there.
+    ///
+    /// # Errors
+    /// When carrying it out would do harm; nothing has been changed then.
+    fn before(&self, _cx: &Context<'_>, _seen: &Self::Seen, _plan: &Plan) -> Result<()> {
+        Ok(())
+    }
+
     /// What the operator should know of what was seen. Pure.
     fn warnings(&self, _seen: &Self::Seen) -> Vec<Warning> {
         Vec::new()
@@ -198,6 +208,7 @@ pub fn registry(config: &crate::config::Config, asked: &[String]) -> Vec<Box<dyn
         Box::new(nftables::Nftables { config: config.nftables.clone(), named: named("nftables") }),
         Box::new(csf::Csf { ports: config.ports.clone(), protocols: config.protocols.clone() }),
         Box::new(iptables::Iptables { config: config.iptables.clone(), named: named("iptables") }),
+        Box::new(firewalld::Firewalld { config: config.firewalld.clone(), named: named("firewalld") }),
         Box::new(fail2ban::Fail2ban),
         Box::new(mod_evasive::ModEvasive),
     ]

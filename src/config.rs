@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     allowlist::{Policy, Prefixes, parse},
-    backends::{iptables::IptablesConfig, nftables::NftablesConfig},
+    backends::{firewalld::FirewalldConfig, iptables::IptablesConfig, nftables::NftablesConfig},
     error::{Error, ErrorKind, Result, io_reason},
     plan::Protocol,
     source::SourceConfig,
@@ -44,6 +44,8 @@ pub struct Config {
     pub nftables: NftablesConfig,
     /// `[iptables]`
     pub iptables: IptablesConfig,
+    /// `[firewalld]`
+    pub firewalld: FirewalldConfig,
 }
 
 /// What a list must keep to, and from which size on a look samples.
@@ -96,6 +98,7 @@ impl Default for Config {
             limits: Limits::default(),
             nftables: NftablesConfig::default(),
             iptables: IptablesConfig::default(),
+            firewalld: FirewalldConfig::default(),
         }
     }
 }

@@ -185,7 +185,10 @@ mod tests {
             difference(Family::V4, &chains(&(SKELETON.to_owned() + &text)).unwrap(), &both, wanted, his)
         };
         let nothing = BTreeMap::new();
-        assert_eq!(differ(String::new(), &both, &nothing), Difference { put: vec![a.clone(), b.clone()], take: vec![] });
+        assert_eq!(
+            differ(String::new(), &both, &nothing),
+            Difference { put: vec![a.clone(), b.clone()], take: vec![] }
+        );
         assert!(differ(rule(&a) + &rule(&b), &both, &nothing).is_empty());
         let doubled = differ(rule(&a) + &rule(&a) + &rule(&b), &both, &nothing);
         assert_eq!(doubled, Difference { put: vec![], take: vec![a.clone()] });

@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn blocked_addresses_are_found_in_every_form() {
-        let text = b"# 9.9.9.9\n173.245.48.5 # lfd: blocked\ntcp|in|d=80|s=104.16.0.1\r\n2400:cb00::/32\nInclude /x\nx\n";
+        let text =
+            b"# 9.9.9.9\n173.245.48.5 # lfd: blocked\ntcp|in|d=80|s=104.16.0.1\r\n2400:cb00::/32\nInclude /x\nx\n";
         let found: Vec<_> = addresses(text).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["173.245.48.5/32", "104.16.0.1/32", "2400:cb00::/32"]);
     }

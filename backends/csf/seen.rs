@@ -156,9 +156,7 @@ pub fn installed(host: &dyn Look) -> Result<bool> {
 /// Those of [`iptables::printed`].
 pub fn tables(host: &dyn Look) -> Result<Vec<Table>> {
     let printed = iptables::printed(host, false)?.saved.into_iter();
-    Ok(printed
-        .filter_map(|(tool, saved)| Some(Table { tool, chains: Chains::read(&saved.filter?)? }))
-        .collect())
+    Ok(printed.filter_map(|(tool, saved)| Some(Table { tool, chains: Chains::read(&saved.filter?)? })).collect())
 }
 
 /// Whether something of ours is stored, be CSF started or not.

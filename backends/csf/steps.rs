@@ -127,10 +127,9 @@ fn own_file(
 ) -> Option<Arc<[u8]>> {
     match (from, &to) {
         (from, to) if from == *to => {}
-        (Some(was), None) => plan.change(
-            format!("{path} is not needed"),
-            Step::Remove(Remove { path: path.into(), was }),
-        ),
+        (Some(was), None) => {
+            plan.change(format!("{path} is not needed"), Step::Remove(Remove { path: path.into(), was }))
+        }
         (was, Some(content)) => {
             let what = if was.is_none() { "is missing" } else { "doesn't say what it should" };
             let until = if for_now { "; until the live rules are changed it names the old ones too" } else { "" };

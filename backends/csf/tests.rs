@@ -122,7 +122,10 @@ impl World {
         let named: BTreeSet<Allow> = self.file(ALLOW).map(super::lists::allows).into_iter().flatten().collect();
         for (way, rule) in self.rules() {
             let allow = Allow::of_rule(&split_words(&rule), way, &shape()).unwrap();
-            assert!(named.contains(&allow) || self.lists(false).contains(&allow), "{rule} is in no list after {step:?}");
+            assert!(
+                named.contains(&allow) || self.lists(false).contains(&allow),
+                "{rule} is in no list after {step:?}"
+            );
         }
     }
 

@@ -24,7 +24,8 @@ pub fn pending(seen: &Seen) -> Option<String> {
         return None;
     }
     if !seen.tables.is_empty() {
-        let late = seen.conf.on("IPV6") && !seen.loaded(Family::V6) && seen.ours().iter().any(|a| a.family() == Family::V6);
+        let late =
+            seen.conf.on("IPV6") && !seen.loaded(Family::V6) && seen.ours().iter().any(|a| a.family() == Family::V6);
         return late.then(|| "CSF is not loaded for IPv6, though IPV6 = \"1\": `csf -r` loads it".to_owned());
     }
     Some(if seen.disabled {

@@ -102,6 +102,8 @@ type Planned<'a> = (&'a dyn AnySeen, Goal<'a>, &'a Context<'a>);
 enum Failure {
     /// What would be stored for the next boot doesn't pass its rehearsal; nothing was changed yet.
     Rehearsal(Error),
+    /// The backend forbids it, having looked more closely; nothing was changed yet.
+    Forbidden(Error),
     /// Anything else.
     Step(Error),
 }
@@ -109,7 +111,7 @@ enum Failure {
 impl Failure {
     fn into_error(self) -> Error {
         match self {
-            Self::Rehearsal(e) | Self::Step(e) => e,
+            Self::Rehearsal(e) | Self::Forbidden(e) | Self::Step(e) => e,
         }
     }
 }
@@ -195,7 +197,10 @@ impl Job<'_> {
                     warnings.push(not_stored(&e));
                     cx.leave_stored = true;
                 }
-                Err(Failure::Rehearsal(e)) => break e,
+                // At the first attempt there is nothing to undo, and what was seen may differ from what an undoing
+                // would lead to.
+                Err(Failure::Forbidden(e)) if attempt == 1 => return Outcome::after(&*seen, End::Failed(e), planned),
+                Err(Failure::Rehearsal(e) | Failure::Forbidden(e)) => break e,
                 // A big set isn't what it was presumed to be, although it has the right number of elements: without
                 // the presumption it is filled anew.
                 Err(Failure::Step(e)) if cx.applied.is_some() && self.large() && refused(&e) => {
@@ -300,6 +305,9 @@ impl Job<'_> {
                 }
                 _ => self.check(check, planned, warnings)?,
             }
+        }
+        if let Some((seen, ..)) = planned {
+            seen.before(&self.cx, plan).map_err(Failure::Forbidden)?;
         }
         fault::boundary()?;
         for change in &plan.changes {

@@ -24,6 +24,15 @@ pub fn is_look_only(argv: &[&str]) -> bool {
         "ipset" => {
             matches!(args, ["save", set] | ["list", "-t", set] if !set.starts_with('-')) || args == ["list", "-t"]
         }
+        // Asks the daemon; without a question among these it does nothing.
+        "firewall-cmd" => {
+            !args.is_empty()
+                && args.iter().all(|arg| {
+                    let asks =
+                        ["--list-", "--get-", "--ipset=", "--policy=", "--zone="].iter().any(|p| arg.starts_with(p));
+                    asks || matches!(*arg, "--permanent" | "--direct" | "--check-config")
+                })
+        }
         "nft" => matches!(args, ["-j", "list", "ruleset"]),
         _ => false,
     }
@@ -68,6 +77,8 @@ mod tests {
         assert!(is_look_only(&["/usr/sbin/iptables-nft-save", "-t", "filter"]));
         assert!(is_look_only(&["ipset", "save", "edgeallow4"]));
         assert!(is_look_only(&["iptables", "--version"]));
+        assert!(is_look_only(&["firewall-cmd", "--policy=edgeallow", "--list-rich-rules"]));
+        assert!(is_look_only(&["firewall-cmd", "--permanent", "--direct", "--get-all-rules"]));
         for refused in [
             &["iptables-legacy-save", "-t", "filter"][..],
             &["iptables-save", "-f", "/etc/passwd"],
@@ -76,6 +87,9 @@ mod tests {
             &["iptables", "-F"],
             &["nft", "-f", "-"],
             &["sh", "-c", "true"],
+            &["firewall-cmd"],
+            &["firewall-cmd", "--reload"],
+            &["firewall-cmd", "--ipset=edgeallow4", "--add-entry=10.0.0.0/8"],
             &[],
         ] {
             assert!(!is_look_only(refused), "{refused:?}");

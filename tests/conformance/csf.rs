@@ -111,8 +111,24 @@ fn install_release(lab: &Lab, root: &Path) {
     copy("csf.generic.conf", "/etc/csf/csf.conf", 0o600);
     copy("csf.generic.pignore", "/etc/csf/csf.pignore", 0o600);
     for name in [
-        "redirect", "resellers", "dirwatch", "syslogs", "logfiles", "logignore", "blocklists", "rignore", "fignore",
-        "signore", "suignore", "uidignore", "mignore", "sips", "dyndns", "syslogusers", "smtpauth", "rblconf",
+        "redirect",
+        "resellers",
+        "dirwatch",
+        "syslogs",
+        "logfiles",
+        "logignore",
+        "blocklists",
+        "rignore",
+        "fignore",
+        "signore",
+        "suignore",
+        "uidignore",
+        "mignore",
+        "sips",
+        "dyndns",
+        "syslogusers",
+        "smtpauth",
+        "rblconf",
     ] {
         copy(&format!("csf.{name}"), &format!("/etc/csf/csf.{name}"), 0o600);
     }
@@ -146,15 +162,17 @@ impl Kind for Csf {
         "csf"
     }
 
+    fn folder(&self) -> &'static str {
+        "/etc/csf"
+    }
+
     fn setup(&self, lab: &Lab) {
         self.install(lab);
         Self::restart(lab);
     }
 
     fn drifts(&self) -> Vec<Drift> {
-        let flush = |program: &'static str, chain: &'static str| {
-            move |lab: &Lab| drop(lab.run([program, "-F", chain]))
-        };
+        let flush = |program: &'static str, chain: &'static str| move |lab: &Lab| drop(lab.run([program, "-F", chain]));
         vec![
             Drift::new("ALLOWIN is empty", |lab| {
                 // His own entries are CSF's to put back; ours alone are taken out.
@@ -169,7 +187,20 @@ impl Kind for Csf {
                 each_rule(lab, "iptables", "ALLOWIN", |lab, rule| drop(lab.run([&["iptables", "-A"], rule].concat())));
             }),
             Drift::new("the administrator puts a rule before ours", |lab| {
-                lab.run(["iptables", "-I", "ALLOWIN", "1", "-s", "173.245.48.0/20", "-p", "tcp", "--dport", "443", "-j", "DROP"]);
+                lab.run([
+                    "iptables",
+                    "-I",
+                    "ALLOWIN",
+                    "1",
+                    "-s",
+                    "173.245.48.0/20",
+                    "-p",
+                    "tcp",
+                    "--dport",
+                    "443",
+                    "-j",
+                    "DROP",
+                ]);
             }),
             Drift::new("our list is gone", |lab| lab.files(|| fs::remove_file("/etc/csf/edgeallow.allow"))),
             Drift::new("our list is edited", |lab| {

@@ -16,6 +16,9 @@ macro_rules! on_every_kind {
         on_every_kind! { @ csf_stand_in, csf::STAND_IN, $($claim),* }
         #[cfg(csf_release)]
         on_every_kind! { @ csf_release, csf::RELEASE, $($claim),* }
+        on_every_kind! { @ firewalld_policy, firewalld::POLICY, $($claim),* }
+        on_every_kind! { @ firewalld_dropping_zone, firewalld::DROPPING_ZONE, $($claim),* }
+        on_every_kind! { @ firewalld_zone, firewalld::ZONE, $($claim),* }
     };
     (@ $name:ident, $module:ident::$kind:ident, $($claim:ident),*) => {
         mod $name {
@@ -27,6 +30,7 @@ pub(crate) use on_every_kind;
 
 mod claims;
 pub mod csf;
+pub mod firewalld;
 pub mod iptables;
 pub mod nftables;
 pub mod ufw;
@@ -88,8 +92,17 @@ fn host(kind: &dyn Kind) -> Lab {
 }
 
 /// Every kind of host in the suite.
-pub const KINDS: [&dyn Kind; 6] =
-    [&nftables::WITH_INCLUDE, &nftables::WITH_SYSTEMD, &iptables::NFT, &iptables::LEGACY, &ufw::UFW, &csf::STAND_IN];
+pub const KINDS: [&dyn Kind; 9] = [
+    &nftables::WITH_INCLUDE,
+    &nftables::WITH_SYSTEMD,
+    &iptables::NFT,
+    &iptables::LEGACY,
+    &ufw::UFW,
+    &csf::STAND_IN,
+    &firewalld::POLICY,
+    &firewalld::DROPPING_ZONE,
+    &firewalld::ZONE,
+];
 
 #[test]
 fn every_backend_is_covered() {

@@ -18,7 +18,9 @@ use nix::{
 };
 
 /// The programs that the lab itself and the packet filters' tests run, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 12] = [
+    ("firewalld", "firewalld"),
+    ("dbus-daemon", "dbus"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables-nft-save", "iptables"),

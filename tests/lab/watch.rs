@@ -14,8 +14,18 @@ const SPAWNED: &str = "/mnt/spawned";
 const HEARD: &str = "/mnt/heard";
 
 /// The programs whose start is recorded: everything that can change a packet filter or a service.
-const RECORDED: [&str; 8] =
-    ["nft", "xtables-nft-multi", "xtables-legacy-multi", "ipset", "systemctl", "netfilter-persistent", "sysctl", "ufw"];
+const RECORDED: [&str; 10] = [
+    "nft",
+    "xtables-nft-multi",
+    "xtables-legacy-multi",
+    "ipset",
+    "systemctl",
+    "netfilter-persistent",
+    "sysctl",
+    "ufw",
+    "firewall-cmd",
+    "firewall-offline-cmd",
+];
 
 impl Lab {
     /// From now on every start of a firewall's program is written down.

@@ -55,7 +55,9 @@ fn behind(lab: &Lab, line: &str) {
 
 fn warnings(report: &serde_json::Value) -> Vec<String> {
     let all = report["warnings"].as_array().expect("warnings");
-    all.iter().map(|w| format!("{}: {}", w["id"].as_str().unwrap_or("?"), w["message"].as_str().unwrap_or("?"))).collect()
+    all.iter()
+        .map(|w| format!("{}: {}", w["id"].as_str().unwrap_or("?"), w["message"].as_str().unwrap_or("?")))
+        .collect()
 }
 
 fn a_deny_that_drops_only_the_outgoing_answer_keeps_nobody_out(kind: &Csf) {
@@ -189,7 +191,10 @@ fn without_ipv6_in_csf_it_is_said(kind: &Csf) {
     Csf::set(&lab, "IPV6", "0");
     Csf::restart(&lab);
     let report = sync(&lab, &[]);
-    assert!(warnings(&report).iter().any(|w| w.contains("csf-without-ipv6") && w.contains("IPV6 = \"1\"")), "{report:#}");
+    assert!(
+        warnings(&report).iter().any(|w| w.contains("csf-without-ipv6") && w.contains("IPV6 = \"1\"")),
+        "{report:#}"
+    );
     assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
     // The lines wait in the list.
     Csf::set(&lab, "IPV6", "1");
