@@ -140,7 +140,7 @@ fn form(lines: &[&[u8]], family: Family) -> Option<&'static str> {
         return Some("it has no line `### RULES ###`, or doesn't declare ufw's chain");
     };
     let outside = |i: &usize| i < rules || i > commit;
-    if !(table < declared && declared < rules && rules < commit) || at(&|l| is_tuple(l)).iter().any(outside) {
+    if !(table < declared && declared < rules && rules < commit) || at(&is_tuple).iter().any(outside) {
         return Some("its parts are out of order");
     }
     if !lines[*rules].ends_with(b"\n") || lines.iter().any(|l| l.starts_with(b"-A ") && !l.ends_with(b"\n")) {

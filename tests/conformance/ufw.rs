@@ -148,6 +148,6 @@ impl Kind for Ufw {
             let (address, _) = p.split_once('/').unwrap_or((p, ""));
             line.contains(p as &str) || line.contains(&format!("\"{address}\""))
         };
-        line.is_empty() || line.contains(TAG) || PUBLISHED.iter().chain(&MORE).any(|p| address(&p))
+        line.is_empty() || line.contains(TAG) || PUBLISHED.iter().chain(&MORE).any(address)
     }
 }
