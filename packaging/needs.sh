@@ -84,8 +84,8 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
 fi
 # The package lists of a fresh image may be absent or old; they are read only if the first try fails.
 # shellcheck disable=SC2086  # a list of words
-apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1 ||
-    { apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing >/dev/null; }
+apt-get install -qq -y --no-remove --no-install-recommends $missing >/dev/null 2>&1 ||
+    { apt-get update -qq && apt-get install -qq -y --no-remove --no-install-recommends $missing >/dev/null; }
 
 # Nor at the next boot: a firewall that somebody installed to run tests must not lock him out.
 if command -v systemctl >/dev/null; then

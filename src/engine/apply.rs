@@ -367,4 +367,4 @@ impl Job<'_> {
 
 #[cfg(test)]
 #[path = "apply_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -16,7 +16,7 @@ use crate::{
 
 /// One file in memory, and what goes wrong with it.
 #[derive(Default)]
-struct Toy {
+pub(in crate::engine) struct Toy {
     content: RefCell<Vec<u8>>,
     writes: Cell<u32>,
     runs: Cell<u32>,

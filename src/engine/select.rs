@@ -63,6 +63,7 @@ pub fn select<'b>(
             Probe::Absent(why) => idle.push((backend, why)),
         }
     }
+    out.warnings.extend(fighting(all, cx, asked));
     let filter_chosen = out.chosen.iter().any(|(b, _)| b.meta().packet_filter);
     for (backend, why) in idle {
         let meta = backend.meta();
@@ -85,6 +86,32 @@ pub fn select<'b>(
     out
 }
 
+/// Programs that manage the whole packet filter, and rebuild it as they see fit.
+const MANAGERS: [&str; 3] = ["ufw", "csf", "firewalld"];
+
+/// Firewalls that undo each other: two managers at work, or one of them and rules asked for behind its back.
+fn fighting(all: &[Box<dyn AnyBackend>], cx: &Context<'_>, asked: &Asked<'_>) -> Option<Warning> {
+    let at_work = |b: &&Box<dyn AnyBackend>| {
+        MANAGERS.contains(&b.meta().name) && matches!(b.probe(cx), Probe::Ready { auto: Auto::Yes(_), .. })
+    };
+    let managers: Vec<&str> = all.iter().filter(at_work).map(|b| b.meta().name).collect();
+    let behind = asked.names.iter().find(|n| *n == "iptables" || *n == "nftables");
+    match (managers.as_slice(), behind) {
+        ([first, second, ..], _) => Some(Warning::new(
+            "firewalls-fight",
+            format!("{first} and {second} are both at work: each rebuilds the rules without the other. Switch one off"),
+        )),
+        ([manager], Some(name)) => Some(Warning::new(
+            "firewalls-fight",
+            format!(
+                "{name} was asked for, but {manager} manages this firewall and drops what it didn't make itself when it \
+                 reloads. Use the backend {manager}, or `auto`"
+            ),
+        )),
+        _ => None,
+    }
+}
+
 /// That a name is `auto` or a backend's.
 ///
 /// # Errors
@@ -101,3 +128,7 @@ pub fn known(all: &[Box<dyn AnyBackend>], name: &str) -> Result<()> {
     };
     Err(Error::new(ErrorKind::Usage, format!("there is no backend called `{name}`")).hint(hint))
 }
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;

@@ -45,12 +45,19 @@ fn must(name: &str, arguments: &[&str], stdin: &str) -> Result<String, String> {
     if output.status.success() { Ok(text) } else { Err(format!("{name} {arguments:?}: {output:?}")) }
 }
 
-/// Leaves the machine's network and its /run behind, for this thread and what it starts.
-fn leave() -> nix::Result<()> {
+/// Leaves the machine's network, /etc and /run behind, for this thread and what it starts.
+fn leave() -> std::io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("size=1m"))
+    for (folder, size) in [("/run", "size=1m"), ("/mnt", "size=8m")] {
+        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some(size))?;
+    }
+    fs::create_dir_all("/mnt/upper")?;
+    fs::create_dir_all("/mnt/work")?;
+    let parts = "lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work";
+    mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(parts))?;
+    Ok(())
 }
 
 /// One host: its configuration points to a server, its state is in a folder of its own.
@@ -73,7 +80,8 @@ impl Host {
         fs::write(&config, text).map_err(|e| e.to_string())?;
         let path = |p: &Path| p.display().to_string();
         let (config, state) = (path(&config), path(&self.dir.path().join("state")));
-        let arguments = ["sync", "--format", "json", "--config", &config, "--state-dir", &state];
+        let arguments =
+            ["sync", "--backend", "nftables", "--format", "json", "--config", &config, "--state-dir", &state];
         let output = program(env!("CARGO_BIN_EXE_edgeallow"), &arguments, "")?;
         let report = serde_json::from_slice(&output.stdout).map_err(|e| format!("{e}: {output:?}"))?;
         Ok((output.status.code(), report))
