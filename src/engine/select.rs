@@ -91,10 +91,10 @@ const MANAGERS: [&str; 3] = ["ufw", "csf", "firewalld"];
 
 /// Firewalls that undo each other: two managers at work, or one of them and rules asked for behind its back.
 fn fighting(all: &[Box<dyn AnyBackend>], cx: &Context<'_>, asked: &Asked<'_>) -> Option<Warning> {
-    let at_work = |b: &&Box<dyn AnyBackend>| {
+    let at_work = |b: &&dyn AnyBackend| {
         MANAGERS.contains(&b.meta().name) && matches!(b.probe(cx), Probe::Ready { auto: Auto::Yes(_), .. })
     };
-    let managers: Vec<&str> = all.iter().filter(at_work).map(|b| b.meta().name).collect();
+    let managers: Vec<&str> = all.iter().map(|b| &**b).filter(at_work).map(|b| b.meta().name).collect();
     let behind = asked.names.iter().find(|n| *n == "iptables" || *n == "nftables");
     match (managers.as_slice(), behind) {
         ([first, second, ..], _) => Some(Warning::new(
