@@ -31,7 +31,8 @@ rules() {
             *'|'*) address=${entry##*=} ;;
             *) address=$entry ;;
         esac
-        case $address in *:*) six=6 ;; *) six=4 ;; esac
+        # What is no address is passed over without a word.
+        case $address in *[!0-9a-f.:/]* | *:*.* | *.*:*) continue ;; *:*) six=6 ;; *.*.*.*) six=4 ;; *) continue ;; esac
         [ $six = "$1" ] || continue
         case $entry in
             *'|'*)
