@@ -30,6 +30,8 @@ pub(in crate::engine) struct Toy {
     deaf: Cell<bool>,
     /// The tool's own test fails from this run on (from 1).
     test_fails_from: Cell<Option<u32>>,
+    /// What somebody else puts there before the lock is given.
+    meanwhile: RefCell<Option<Vec<u8>>>,
 }
 
 impl Look for Toy {
@@ -98,6 +100,9 @@ impl Act for Toy {
         Ok(())
     }
     fn lock(&self, _: &LockOn) -> Result<Box<dyn Guard>> {
+        if let Some(theirs) = self.meanwhile.take() {
+            *self.content.borrow_mut() = theirs;
+        }
         Ok(Box::new(Unlocked))
     }
     fn rehearse(&self, _: &[Arc<[u8]>], _: usize, _: Judge<'_>) -> Result<Vec<Warning>> {
@@ -109,6 +114,7 @@ impl Act for Toy {
 struct Lines {
     activates: bool,
     tested: bool,
+    locks: bool,
 }
 
 impl Backend for Lines {
@@ -147,6 +153,9 @@ impl Backend for Lines {
         if self.tested {
             plan.checks.push(Check::NotWorse { what: "it loads".into(), run: Run::new(["test"]) });
         }
+        if self.locks && !plan.is_empty() {
+            plan.locks.push(LockOn::Flock("/f".into()));
+        }
         if self.activates {
             plan.activate.push(Step::Run(Run::new(["reload"])));
         }
@@ -167,7 +176,7 @@ impl Bench {
     fn new() -> Self {
         Self {
             toy: Toy::default(),
-            lines: Lines { activates: false, tested: false },
+            lines: Lines { activates: false, tested: false, locks: false },
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -276,4 +285,16 @@ fn a_test_that_fails_before_anything_is_changed_proves_nothing() {
     b.toy.test_fails_from.set(Some(1));
     assert_eq!(b.apply().end, End::Applied);
     assert_eq!(b.toy.runs.get(), 1, "and isn't asked again");
+}
+
+#[test]
+fn what_was_planned_is_planned_again_under_the_lock() {
+    for (meanwhile, end, writes) in [("8.8.8.0/24\n", End::InSync, 0), ("theirs\n", End::Applied, 1)] {
+        let mut b = Bench::new();
+        b.lines.locks = true;
+        *b.toy.content.borrow_mut() = b"old\n".to_vec();
+        *b.toy.meanwhile.borrow_mut() = Some(meanwhile.into());
+        assert_eq!(b.apply().end, end);
+        assert_eq!((b.content().as_str(), b.toy.writes.get()), ("8.8.8.0/24\n", writes));
+    }
 }

@@ -237,6 +237,34 @@ mod tests {
 
     #[test]
     #[allow(clippy::disallowed_methods)]
+    fn in_place_the_file_stays_the_same_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "his own words").unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        let was: &[u8] = b"his own words";
+        write(&Write { in_place: true, ..wanted(&path, Some(was), Owner::Administrator) }).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino()), (b"new".to_vec(), inode));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_touch_makes_a_file_for_root_alone_and_leaves_what_is_in_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("f"), dir.path().join("link"));
+        touch(&path).unwrap();
+        assert_eq!((read(&path).unwrap().unwrap().mode, fs::metadata(&path).unwrap().len()), (0o600, 0));
+        fs::write(&path, "x").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        touch(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+        assert!(fs::metadata(&path).unwrap().mtime() > 0);
+        std::os::unix::fs::symlink("f", &link).unwrap();
+        assert_eq!(touch(&link).unwrap_err().kind, ErrorKind::Io);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
     fn links_are_followed_for_him_and_refused_for_us() {
         let dir = tempfile::tempdir().unwrap();
         let (path, link) = (dir.path().join("real"), dir.path().join("link"));

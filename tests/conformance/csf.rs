@@ -135,6 +135,9 @@ fn install_release(lab: &Lab, root: &Path) {
     for folder in ["lock", "stats", "zone", "ui", "Geo"] {
         lab.files(|| fs::create_dir_all(format!("/var/lib/csf/{folder}")));
     }
+    // `csf -x` stops halfway where it can't stop lfd.
+    lab.write_file("/etc/init.d/lfd", "#!/bin/sh\n");
+    lab.chmod("/etc/init.d/lfd", 0o755);
     let mut modules = vec![root.to_owned()];
     for folder in ["ConfigServer", "Crypt", "HTTP", "JSON", "Module", "Net", "version"] {
         modules.push(root.join(folder));
@@ -169,6 +172,8 @@ impl Kind for Csf {
     fn setup(&self, lab: &Lab) {
         self.install(lab);
         Self::restart(lab);
+        // Rules that come back from what was saved make the tables in another order than those made of lists.
+        self.boot(lab);
     }
 
     fn drifts(&self) -> Vec<Drift> {
@@ -211,10 +216,9 @@ impl Kind for Csf {
                 let text = lab.read_file("/etc/csf/csf.allow");
                 lab.write_file("/etc/csf/csf.allow", text.replace("Include /etc/csf/edgeallow.allow\n", ""));
             }),
-            Drift::new("csf.allow includes our list with a blank at the end, and CSF is restarted", |lab| {
+            Drift::new("csf.allow includes our list with a blank at the end", |lab| {
                 let text = lab.read_file("/etc/csf/csf.allow");
                 lab.write_file("/etc/csf/csf.allow", text.replace("edgeallow.allow\n", "edgeallow.allow \n"));
-                Csf::restart(lab);
             }),
             Drift::new("everything of CSF's chains is flushed in IPv6", move |lab| {
                 flush("ip6tables", "ALLOWIN")(lab);

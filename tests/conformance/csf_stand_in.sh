@@ -24,15 +24,16 @@ entries() {
     done
 }
 
-# filter FAMILY VERB TARGET IN OUT: reads entries, writes rules of that family.
+# rules FAMILY VERB TARGET IN OUT: reads entries, writes rules of that family into the chains IN and OUT.
 rules() {
     tr '[:upper:]' '[:lower:]' | while IFS= read -r entry; do
         case $entry in
             *'|'*) address=${entry##*=} ;;
             *) address=$entry ;;
         esac
-        case $address in *:*) six=6 ;; *) six=4 ;; esac
-        [ $six = "$1" ] || continue
+        # What is no address is passed over without a word.
+        case $address in *[!0-9a-f.:/]* | *:*.* | *.*:*) continue ;; *:*) six=6 ;; *.*.*.*) six=4 ;; *) continue ;; esac
+        [ "$six" = "$1" ] || continue
         case $entry in
             *'|'*)
                 protocol=${entry%%|*}; rest=${entry#*|}; way=${rest%%|*}; rest=${rest#*|}; ports=${rest%%|*}; ports=${ports#*=}

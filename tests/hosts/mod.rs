@@ -196,10 +196,10 @@ fn a_full_disk_for_the_state_is_a_clear_error(kind: &dyn Kind) {
 fn fill_the_disk_of(lab: &Lab, folder: &str) {
     lab.run(["mkdir", "-p", folder]);
     lab.run(["cp", "-a", folder, "/mnt/copy"]);
-    lab.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=755", "tmpfs", folder]);
+    lab.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", folder]);
     lab.run(["cp", "-a", "/mnt/copy/.", folder]);
     let filler = Path::new(folder).join("filler");
-    let full = lab.inside(|| fs::write(filler, vec![0; 1 << 20]));
+    let full = lab.inside(|| fs::write(filler, vec![0; 2 << 20]));
     assert!(full.is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull), "the disk isn't full");
 }
 

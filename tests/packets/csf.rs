@@ -242,7 +242,7 @@ fn the_warnings_name_addresses_and_fixes(kind: &Csf) {
         Csf::set(&lab, name, value);
     }
     lab.write_file("/etc/csf/csf.deny", format!("{EDGE4} # lfd: (mod_security)\n"));
-    lab.write_file("/var/lib/csf/csf.tempban", format!("1700000000|{EDGE6}||in|360000|lfd\n"));
+    lab.write_file("/var/lib/csf/csf.tempban", format!("4070908800|{EDGE6}||in|360000|lfd\n"));
     Csf::restart(&lab);
     let said = warnings(&sync(&lab, &[])).join("\n");
     for (id, fix) in [
