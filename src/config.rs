@@ -132,13 +132,22 @@ impl Config {
             let line = e.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
             let place = line.map_or_else(|| name.to_owned(), |n| format!("{name}, line {n}"));
             let message = e.message().trim().trim_end_matches('.').replace('\n', " ");
-            let (message, hint) = explain(&message);
+            let (mut message, mut hint) = explain(&message);
+            if message.starts_with("invalid type") || message.starts_with("invalid value") {
+                let written = line.and_then(|n| text.lines().nth(n - 1)).unwrap_or_default().trim();
+                message = format!("`{written}`: {message}");
+                hint = hint.or_else(|| Some("examples/config.toml shows every key with its default".to_owned()));
+            }
             let e = Error::new(ErrorKind::Config, format!("{place}: {message}"));
             match hint {
                 Some(hint) => e.hint(hint),
                 None => e,
             }
         })?;
+        if config.backends.is_empty() {
+            let what = format!("{name}: `backends` is empty, so nothing would be opened");
+            return Err(Error::new(ErrorKind::Config, what).hint("write `backends = [\"auto\"]`, or names"));
+        }
         config.source.check().map_err(|e| Error { message: format!("{name}: {}", e.message), ..e })?;
         Ok(config)
     }

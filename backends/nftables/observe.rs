@@ -202,7 +202,8 @@ fn files(cx: &Context<'_>) -> Result<BootSeen> {
 fn kind_of(host: &dyn Look, folder: &Path, others: bool) -> Folder {
     match (host.exists(folder), others) {
         (false, _) => Folder::Absent,
-        (true, false) => Folder::Ours,
+        (true, false) if host.ordinary_folder(folder) => Folder::Ours,
+        (true, false) => Folder::Shared,
         (true, true) => Folder::Shared,
     }
 }

@@ -181,7 +181,7 @@ fn shrunk_or_grown(list: &Prefixes, last: &Prefixes, policy: &Policy) -> Result<
                     policy.max_growth
                 ),
             )
-            .hint("look at https://www.cloudflare.com/ips/; if it is true, raise limits.max_growth for one run"));
+            .hint("look at https://www.cloudflare.com/ips/; if it is true, run once with a --config that raises limits.max_growth"));
         }
     }
     Ok(())

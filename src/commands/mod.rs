@@ -105,7 +105,8 @@ fn reported(
 ) -> Exit {
     match with_session(global, named, work) {
         Ok(report) => print(global, &report),
-        Err(e) => fail(global, command, &e),
+        // The same shape as any other report of this command.
+        Err(e) => print(global, &Report::failed(command, &e)),
     }
 }
 

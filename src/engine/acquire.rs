@@ -101,7 +101,12 @@ pub fn acquire(
     warnings: &mut Vec<Warning>,
 ) -> Result<Acquired> {
     let last = last_good(session, state, warnings);
-    let from = Trust { session, options, last: last.as_ref().map(|(list, _)| list) };
+    // After a first run from the built-in list there is no last good one, but there is what it opened.
+    let held = match (&last, &state.held) {
+        (None, Some(digest)) => session.store.list(digest).ok(),
+        _ => None,
+    };
+    let from = Trust { session, options, last: last.as_ref().map(|(list, _)| list).or(held.as_ref()) };
     if !options.lists.is_empty() {
         return from.files();
     }

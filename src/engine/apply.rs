@@ -42,6 +42,8 @@ pub struct Outcome {
     pub verified: Verified,
     /// Stored, but live only when the tool is next started: the reason.
     pub pending: Option<String>,
+    /// Whether what should be stored for the next boot could not be: the warnings say why.
+    pub not_stored: bool,
 }
 
 impl Outcome {
@@ -52,11 +54,13 @@ impl Outcome {
             warnings: vec![],
             verified: Verified::Full,
             pending: None,
+            not_stored: false,
         }
     }
 
     fn after(seen: &dyn AnySeen, end: End, plan: Plan) -> Self {
-        Self { end, plan, warnings: seen.warnings(), verified: seen.verified(), pending: seen.pending() }
+        let (warnings, verified, pending) = (seen.warnings(), seen.verified(), seen.pending());
+        Self { end, plan, warnings, verified, pending, not_stored: false }
     }
 }
 
@@ -155,7 +159,7 @@ impl Job<'_> {
             return Outcome::after(&*seen, End::Failed(e), plan);
         }
         let outcome = self.attempts(goal, seen, plan);
-        let settled = matches!(outcome.end, End::Applied | End::Undone(_));
+        let settled = matches!(outcome.end, End::InSync | End::Applied | End::Undone(_));
         if (mark || cut_off)
             && settled
             && let Err(e) = self.marks.clear(name)
@@ -185,10 +189,10 @@ impl Job<'_> {
             let ran = self.run(&plan, Some((&*seen, goal, &cx)), &mut warnings);
             match ran.and_then(|()| self.confirm(&cx, goal).map_err(Failure::Step)) {
                 Ok(seen) => {
-                    let mut outcome = Outcome::after(&*seen, End::Applied, planned);
-                    if plan.is_empty() {
-                        (outcome.end, outcome.plan) = (End::InSync, plan);
-                    }
+                    // What was done is the plan that ran, not the one that was first made.
+                    let end = if plan.is_empty() { End::InSync } else { End::Applied };
+                    let mut outcome = Outcome::after(&*seen, end, plan);
+                    outcome.not_stored = cx.leave_stored && !self.cx.leave_stored;
                     outcome.warnings.extend(warnings);
                     return outcome;
                 }

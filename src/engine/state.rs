@@ -75,6 +75,9 @@ pub struct Applied {
     pub protocols: Vec<Protocol>,
     /// Since when.
     pub since: Timestamp,
+    /// Whether it is live only: what should be stored for the next boot could not be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_stored: bool,
 }
 
 /// One run that changed something.
@@ -141,10 +144,22 @@ impl Store {
     /// `state` when the folder can't be read for lack of permission, or is of a newer edgeallow.
     pub fn load(&self, may_write: bool) -> Result<Loaded> {
         let path = self.file();
+        if fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink()) {
+            let what = format!("{} is a symbolic link where a file of edgeallow's own belongs", path.display());
+            return Err(
+                Error::new(ErrorKind::State, what).hint("look where it leads, remove it, and run edgeallow again")
+            );
+        }
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Loaded::default()),
-            Err(e) => return Err(Error::io(ErrorKind::State, "read", &path, &e)),
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Error::io(ErrorKind::NoPrivilege, "read", &path, &e));
+            }
+            Err(e) => {
+                let hint = "move it out of the way, or give another --state-dir";
+                return Err(Error::io(ErrorKind::State, "read", &path, &e).hint(hint));
+            }
         };
         match serde_json::from_slice::<State>(&bytes) {
             Ok(state) if state.schema > 1 => Err(Error::new(
@@ -166,7 +181,7 @@ impl Store {
         let where_to = if moved { format!("; it was set aside as {}", aside.display()) } else { String::new() };
         Warning::new(
             "state-corrupt",
-            format!("{} can't be used ({why}){where_to}. Nothing is removed this time", path.display()),
+            format!("{} can't be used ({why}){where_to}; what was held before is not known", path.display()),
         )
     }
 

@@ -19,7 +19,7 @@ use crate::{
     },
     backends::{AnyBackend, Context, Goal, Warning},
     config::Config,
-    error::{Exit, Result},
+    error::{Error, Exit, Result},
     host::Act,
     plan::Desired,
     report::{BackendReport, BackendState, ListReport, Report},
@@ -66,7 +66,7 @@ impl Session<'_> {
     /// Makes every chosen backend hold the list. `command` is `sync` or `status`.
     #[must_use]
     pub fn sync(&self, command: &'static str, options: &Options) -> Report {
-        let mut report = blank(command, options.dry_run);
+        let mut report = Report::blank(command, options.dry_run);
         if let Err(e) = self.try_sync(options, &mut report) {
             report.exit = report.exit.worst(e.kind.exit());
             report.error = Some((&e).into());
@@ -76,7 +76,10 @@ impl Session<'_> {
 
     fn try_sync(&self, options: &Options, report: &mut Report) -> Result<()> {
         let names = if options.backends.is_empty() { &self.config.backends } else { &options.backends };
-        names.iter().try_for_each(|name| known(self.backends, name))?;
+        names.iter().try_for_each(|name| known(self.backends, name)).map_err(|e| {
+            let place = if options.backends.is_empty() { "`backends` in the configuration: " } else { "" };
+            Error { message: format!("{place}{}", e.message), ..e }
+        })?;
         let _lock = self.lock(options.dry_run)?;
         let Loaded { mut state, known, warnings } = self.store.load(!options.dry_run)?;
         report.warnings.extend(warnings);
@@ -90,7 +93,13 @@ impl Session<'_> {
         report.warnings.extend(chosen.warnings.iter().cloned());
 
         let held = self.held(&state, known, &chosen, options, report);
-        let settled = self.settle(&got, &held, &state, options);
+        // Without a usable state it isn't known what the list had before, so nothing is removed this time.
+        let settled = self.settle(&got, &held, &state, known, options);
+        if !known && !settled.pending.is_empty() {
+            report
+                .warnings
+                .push(Warning::new("no-removals", "without its state edgeallow removes nothing in this run"));
+        }
         report.list = Some(difference(&settled, &held));
         warn_of_waiting(&settled, report);
         let want = Desired {
@@ -122,7 +131,7 @@ impl Session<'_> {
     /// Takes out all that is ours: of the named backends, or of every one.
     #[must_use]
     pub fn remove(&self, options: &Options) -> Report {
-        let mut report = blank("remove", options.dry_run);
+        let mut report = Report::blank("remove", options.dry_run);
         if let Err(e) = self.try_remove(options, &mut report) {
             report.exit = report.exit.worst(e.kind.exit());
             report.error = Some((&e).into());
@@ -219,9 +228,12 @@ impl Session<'_> {
         held.minus(&self.config.extra)
     }
 
-    fn settle(&self, got: &Acquired, held: &Prefixes, state: &State, options: &Options) -> Settled {
-        let patience =
-            Patience { grace: self.config.removal_grace, remove_now: options.remove_now, fresh_read: got.fresh_read };
+    fn settle(&self, got: &Acquired, held: &Prefixes, state: &State, known: bool, options: &Options) -> Settled {
+        let patience = Patience {
+            grace: self.config.removal_grace,
+            remove_now: options.remove_now && known,
+            fresh_read: got.fresh_read,
+        };
         settle(&got.list, held, &state.pending, self.now, patience)
     }
 
@@ -232,14 +244,14 @@ impl Session<'_> {
         want: &Desired,
         options: &Options,
         report: &mut Report,
-    ) -> Vec<(&'static str, End)> {
+    ) -> Vec<Done> {
         let mut done = Vec::new();
         for (backend, why) in &chosen.chosen {
             let name = backend.meta().name;
             (self.progress)(&format!("comparing {name}"));
             let outcome = self.one(*backend, state, Goal::Hold(want), Some(&want.prefixes), options);
             self.tell(name, &outcome, false, Some(why), report);
-            done.push((name, outcome.end));
+            done.push(Done { name, end: outcome.end, not_stored: outcome.not_stored });
         }
         for (backend, why) in &chosen.dropped {
             let name = backend.meta().name;
@@ -251,7 +263,7 @@ impl Session<'_> {
                 ),
             ));
             self.tell(name, &outcome, true, Some(why), report);
-            done.push((name, outcome.end));
+            done.push(Done { name, end: outcome.end, not_stored: false });
         }
         for (name, e) in &chosen.unusable {
             report.exit = report.exit.worst(Exit::Backend);
@@ -277,9 +289,16 @@ impl Session<'_> {
         let trusted = !marks.is_set(name);
         let big = state.backends.contains_key(name) && trusted;
         let applied = big.then(|| applied_prefixes(&self.store, state, name)).flatten();
-        let cx = self.context(applied, options);
+        let mut cx = self.context(applied, options);
         if options.dry_run {
-            return preview(backend, &cx, goal);
+            // What the last run could not store, the next one will try again; it is said, and no difference.
+            cx.leave_stored = state.backends.get(name).is_some_and(|a| a.not_stored) && matches!(goal, Goal::Hold(_));
+            let mut outcome = preview(backend, &cx, goal);
+            if cx.leave_stored {
+                let what = format!("what {name} should load at the next boot could not be stored; a sync says why");
+                outcome.warnings.push(Warning::new("not-stored", what));
+            }
+            return outcome;
         }
         Job { host: self.host, backend, cx, will_hold: will_hold.cloned(), marks: &marks }.apply(goal)
     }
@@ -303,7 +322,7 @@ impl Session<'_> {
         got: Acquired,
         settled: Settled,
         digests: Digests,
-        done: &[(&'static str, End)],
+        done: &[Done],
         report: &Report,
     ) -> Result<()> {
         let before = state.clone();
@@ -321,7 +340,7 @@ impl Session<'_> {
             });
         }
         let all = digests.all;
-        for (name, end) in done {
+        for Done { name, end, not_stored } in done {
             let dropped = !report.backends.iter().any(|b| b.name == *name && b.state != BackendState::Removed);
             match end {
                 End::Applied | End::InSync if dropped => drop(state.backends.remove(*name)),
@@ -333,13 +352,14 @@ impl Session<'_> {
                         .get(*name)
                         .filter(|a| a.digest == all && a.ports == ports && a.protocols == protocols);
                     let since = same.map_or(self.now, |a| a.since);
-                    state.backends.insert((*name).to_owned(), Applied { digest: all.clone(), ports, protocols, since });
+                    let not_stored = *not_stored;
+                    let applied = Applied { digest: all.clone(), ports, protocols, since, not_stored };
+                    state.backends.insert((*name).to_owned(), applied);
                 }
                 _ => {}
             }
         }
-        let changed: Vec<String> =
-            done.iter().filter(|(_, end)| *end == End::Applied).map(|(name, _)| (*name).to_owned()).collect();
+        let changed: Vec<String> = done.iter().filter(|d| d.end == End::Applied).map(|d| d.name.to_owned()).collect();
         if !changed.is_empty() {
             let list = report.list.as_ref();
             state.remember(Event {
@@ -355,6 +375,13 @@ impl Session<'_> {
     }
 }
 
+/// What became of a backend, for the state.
+struct Done {
+    name: &'static str,
+    end: End,
+    not_stored: bool,
+}
+
 /// The lists of a run, as they are stored.
 struct Digests {
     /// The list itself.
@@ -363,21 +390,6 @@ struct Digests {
     held: Digest,
     /// With the operator's own prefixes.
     all: Digest,
-}
-
-fn blank(command: &'static str, dry_run: bool) -> Report {
-    Report {
-        schema: 1,
-        command,
-        dry_run,
-        changed: false,
-        source: None,
-        list: None,
-        backends: vec![],
-        warnings: vec![],
-        error: None,
-        exit: Exit::Ok,
-    }
 }
 
 fn difference(settled: &Settled, held: &Prefixes) -> ListReport {
@@ -398,8 +410,8 @@ fn warn_of_waiting(settled: &Settled, report: &mut Report) {
         report.warnings.push(Warning::new(
             "pending-removal",
             format!(
-                "{}{more} left the list and stay allowed until they have been missing for the grace period; \
-                 --remove-now removes them at once",
+                "gone from the list, and allowed until missing for the grace period: {}{more}; --remove-now closes them \
+                 at once",
                 names.join(", ")
             ),
         ));

@@ -83,6 +83,12 @@ impl Look for Machine {
         path.exists()
     }
 
+    fn ordinary_folder(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let device = |p: &Path| fs::symlink_metadata(p).ok().filter(fs::Metadata::is_dir).map(|m| m.dev());
+        device(path).is_some_and(|d| path.parent().and_then(device) == Some(d))
+    }
+
     fn program(&self, name: &str) -> Option<PathBuf> {
         spawn::find(name)
     }
@@ -158,6 +164,13 @@ impl Look for Machine {
     }
 }
 
+/// Reasons to leave a folder be that are no failure: it isn't there, others use it, or the administrator put a link or
+/// a mount in its place.
+fn leaves_it(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind as K;
+    matches!(e.kind(), K::NotFound | K::DirectoryNotEmpty | K::NotADirectory | K::ResourceBusy)
+}
+
 impl Act for Machine {
     fn write(&self, write: &plan::Write) -> Result<()> {
         self.forget();
@@ -182,9 +195,7 @@ impl Act for Machine {
         self.forget();
         match fs::remove_dir(path) {
             Ok(()) => Ok(()),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {
-                Ok(())
-            }
+            Err(e) if leaves_it(&e) => Ok(()),
             Err(e) => Err(Error::io(ErrorKind::Io, "remove the folder", path, &e)),
         }
     }

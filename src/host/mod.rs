@@ -87,6 +87,11 @@ pub trait Look {
     /// Whether anything exists at the path (following symbolic links).
     fn exists(&self, path: &Path) -> bool;
 
+    /// Whether a folder is an ordinary one, which its last user may remove: no link, no mount point.
+    fn ordinary_folder(&self, _path: &Path) -> bool {
+        true
+    }
+
     /// Where a program is, looked for in the system's folders, never in the caller's PATH.
     fn program(&self, name: &str) -> Option<PathBuf>;
 

@@ -163,7 +163,9 @@ fn done(change: &ChangeReport) -> String {
 
 fn change_lines(out: &mut String, change: &ChangeReport, width: usize) {
     let _ = writeln!(out);
-    hanging(out, "  # ", "  # ", &change.why, width);
+    for reason in change.why.split("; ") {
+        hanging(out, "  # ", "  # ", reason, width);
+    }
     let lines: Vec<&str> = change.preview.lines().collect();
     limited(out, &lines, |out, line| {
         let ink = if takes_away(line) { RED } else { GREEN };

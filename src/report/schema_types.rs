@@ -39,6 +39,31 @@ pub struct Report {
     pub exit: Exit,
 }
 
+impl Report {
+    /// A report of nothing yet.
+    #[must_use]
+    pub fn blank(command: &'static str, dry_run: bool) -> Self {
+        Self {
+            schema: 1,
+            command,
+            dry_run,
+            changed: false,
+            source: None,
+            list: None,
+            backends: vec![],
+            warnings: vec![],
+            error: None,
+            exit: Exit::Ok,
+        }
+    }
+
+    /// A run that ended before it began.
+    #[must_use]
+    pub fn failed(command: &'static str, e: &Error) -> Self {
+        Self { error: Some(e.into()), exit: e.kind.exit(), ..Self::blank(command, command == "status") }
+    }
+}
+
 /// Where the list came from.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
