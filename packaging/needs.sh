@@ -10,7 +10,7 @@ rust_minor=88
 packages() {
     case $1 in
     build) echo gcc libc6-dev pkg-config libnftnl-dev libmnl-dev ;;
-    test) echo nftables iptables ipset firewalld dbus iproute2 util-linux mount hostname ca-certificates ;;
+    test) echo nftables iptables ipset iproute2 util-linux mount hostname ca-certificates ;;
     demo) echo nftables iproute2 util-linux mount perl-base ;;
     lint) echo shellcheck ;;
     *) echo "needs.sh: unknown purpose $1" >&2 && exit 2 ;;

@@ -70,7 +70,7 @@ impl Kind for Firewalld {
         lab.write_file(CONF, conf);
         lab.write_file("/etc/firewalld/zones/mine.xml", administrators_zone(self.drop));
         lab.files(|| fs::create_dir_all("/run/dbus"));
-        lab.run(["dbus-daemon", "--system", "--fork"]);
+        daemon(lab, "/usr/bin/dbus-daemon", &["--system", "--nofork", "--nopidfile"]);
         start(lab);
     }
 
@@ -137,15 +137,20 @@ pub fn cmd(lab: &Lab, args: &[&str]) {
     lab.run([["firewall-cmd"].as_slice(), args].concat());
 }
 
+/// Starts a program that runs until the lab ends, in whose process table it is. It gets no pipe of ours: what waits for the
+/// end of one would wait for ever.
+fn daemon(lab: &Lab, program: &str, args: &[&str]) {
+    lab.inside(|| {
+        let mut daemon = Command::new(program);
+        daemon.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").process_group(0);
+        daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        drop(daemon.spawn().unwrap_or_else(|e| panic!("cannot start {program}: {e}")));
+    });
+}
+
 /// Starts firewalld as its service does, and waits until it is ready.
 pub fn start(lab: &Lab) {
-    lab.inside(|| {
-        let mut firewalld = Command::new("/usr/sbin/firewalld");
-        firewalld.args(["--nofork", "--nopid"]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        firewalld.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        // Ends with the lab, whose process table it is in.
-        drop(firewalld.spawn().expect("start firewalld"));
-    });
+    daemon(lab, "/usr/sbin/firewalld", &["--nofork", "--nopid"]);
     let begun = Instant::now();
     while lab.command(["firewall-cmd", "--state"]).run().status != Some(0) {
         assert!(begun.elapsed() < Duration::from_secs(60), "firewalld does not come up");
