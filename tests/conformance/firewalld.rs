@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt as _,
     process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -70,7 +69,7 @@ impl Kind for Firewalld {
         lab.write_file(CONF, conf);
         lab.write_file("/etc/firewalld/zones/mine.xml", administrators_zone(self.drop));
         lab.files(|| fs::create_dir_all("/run/dbus"));
-        daemon(lab, "/usr/bin/dbus-daemon", &["--system", "--nofork", "--nopidfile"]);
+        daemon(lab, &["/usr/bin/dbus-daemon", "--system", "--nofork", "--nopidfile"]);
         start(lab);
     }
 
@@ -137,20 +136,20 @@ pub fn cmd(lab: &Lab, args: &[&str]) {
     lab.run([["firewall-cmd"].as_slice(), args].concat());
 }
 
-/// Starts a program that runs until the lab ends, in whose process table it is. It gets no pipe of ours: what waits for the
-/// end of one would wait for ever.
-fn daemon(lab: &Lab, program: &str, args: &[&str]) {
+/// Starts a program that runs until the lab ends. It gets no pipe of ours, whose end something would wait for, and is the
+/// child of the lab's first process: one of ours would have to be waited for before the lab can end.
+fn daemon(lab: &Lab, program: &[&str]) {
     lab.inside(|| {
-        let mut daemon = Command::new(program);
-        daemon.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").process_group(0);
+        let mut daemon = Command::new("/usr/bin/setsid");
+        daemon.arg("--fork").args(program).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        drop(daemon.spawn().unwrap_or_else(|e| panic!("cannot start {program}: {e}")));
+        assert!(daemon.status().is_ok_and(|s| s.success()), "cannot start {program:?}");
     });
 }
 
 /// Starts firewalld as its service does, and waits until it is ready.
 pub fn start(lab: &Lab) {
-    daemon(lab, "/usr/sbin/firewalld", &["--nofork", "--nopid"]);
+    daemon(lab, &["/usr/sbin/firewalld", "--nofork", "--nopid"]);
     let begun = Instant::now();
     while lab.command(["firewall-cmd", "--state"]).run().status != Some(0) {
         assert!(begun.elapsed() < Duration::from_secs(60), "firewalld does not come up");
