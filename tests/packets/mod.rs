@@ -1,5 +1,7 @@
 //! Packets on particular rule sets: what the conformance suite's hosts don't have.
 
+mod firewalld;
+
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
