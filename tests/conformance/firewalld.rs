@@ -159,11 +159,10 @@ pub fn start(lab: &Lab) {
 
 /// Stops firewalld, and waits until it is gone.
 pub fn stop(lab: &Lab) {
+    let Some(pid) = process(lab) else { return };
+    lab.run(["kill", &pid]);
     let begun = Instant::now();
-    while let Some(pid) = process(lab) {
-        if begun.elapsed() < Duration::from_millis(50) {
-            lab.run(["kill", &pid]);
-        }
+    while process(lab).is_some() {
         assert!(begun.elapsed() < Duration::from_secs(60), "firewalld does not stop");
         sleep(Duration::from_millis(100));
     }

@@ -70,6 +70,10 @@ fn without_ipv6_ipv4_is_still_opened(kind: &dyn Kind) {
     // As with `ipv6.disable=1` on the kernel's command line.
     lab.write_file("/run/empty", "");
     lab.run(["mount", "--bind", "/run/empty", "/proc/net/if_inet6"]);
+    if kind.backend() == "firewalld" {
+        // A daemon can't have its programs taken away from under it; it is there from the start of such a machine.
+        kind.boot(&lab);
+    }
     sync(&lab, &[]);
     assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted, "{}", kind.backend());
     assert_eq!(sync(&lab, &[])["changed"], false, "{}", kind.backend());
@@ -159,7 +163,11 @@ fn a_read_only_etc_is_a_clear_error(kind: &dyn Kind) {
 
 fn a_full_disk_is_a_clear_error_and_loses_nothing(kind: &dyn Kind) {
     let lab = host(kind);
-    let folder = if kind.backend() == "nftables" { "/etc/edgeallow" } else { "/etc/iptables" };
+    let folder = match kind.backend() {
+        "nftables" => "/etc/edgeallow",
+        "firewalld" => "/etc/firewalld/ipsets",
+        _ => "/etc/iptables",
+    };
     fill_the_disk_of(&lab, folder);
     let error = expect_failure(&lab, &[1, 4]);
     assert!(speaks_of_space(&error), "{error}");
