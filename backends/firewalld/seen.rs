@@ -180,8 +180,10 @@ pub fn version(host: &dyn Look) -> Option<String> {
 pub fn process(host: &dyn Look) -> Result<bool> {
     let names = host.folder(Path::new("/proc"))?;
     let is = |pid: &String| {
-        let comm = host.file(&Path::new("/proc").join(pid).join("comm")).ok().flatten();
-        comm.is_some_and(|c| *c.content == *b"firewalld\n")
+        // `8 (firewalld) S 1 …`; one in state Z has ended, and nobody has asked how.
+        let stat = host.file(&Path::new("/proc").join(pid).join("stat")).ok().flatten();
+        let stat = stat.map(|s| String::from_utf8_lossy(&s.content).into_owned()).unwrap_or_default();
+        stat.contains(" (firewalld) ") && !stat.contains(" (firewalld) Z")
     };
     Ok(names.iter().filter(|n| n.bytes().all(|b| b.is_ascii_digit())).any(is))
 }

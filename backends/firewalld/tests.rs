@@ -48,12 +48,12 @@ impl World {
             ("/etc/firewalld/firewalld.conf".into(), "DefaultZone=public\nFlushAllOnReload=yes\n"),
             ("/etc/firewalld/zones/home.xml".into(), "<zone><service name=\"ssh\"/></zone>"),
             ("/proc/net/if_inet6".into(), ""),
-            ("/proc/7/comm".into(), "init\n"),
+            ("/proc/7/stat".into(), "7 (firewalld) Z 1 7\n"),
         ] {
             world.write(&path, text);
         }
         if running {
-            world.write("/proc/8/comm", "firewalld\n");
+            world.write("/proc/8/stat", "8 (firewalld) S 1 8\n");
         }
         world
     }
@@ -485,7 +485,7 @@ proptest! {
         bring(&backend, &mut world, Some(&first));
         if starts && !running {
             world.running = true;
-            world.write("/proc/8/comm", "firewalld\n");
+            world.write("/proc/8/stat", "8 (firewalld) S 1 8\n");
             world.reload();
         }
         if tampered && world.running {

@@ -47,17 +47,25 @@ pub fn ipset(family: Family, nets: &[IpNet]) -> Arc<[u8]> {
 #[must_use]
 pub fn policy(rules: &BTreeSet<Rule>) -> Arc<[u8]> {
     let mut out = format!("{PROLOGUE}<policy priority=\"-10\" target=\"CONTINUE\">\n{WORDS}");
-    rules.iter().for_each(|rule| out.push_str(&element(*rule, "  ", "\n")));
+    rules.iter().for_each(|rule| out.push_str(&element(*rule)));
     out.push_str("  <ingress-zone name=\"ANY\"/>\n  <egress-zone name=\"HOST\"/>\n</policy>\n");
     out.into_bytes().into()
 }
 
-/// A rule with its line ends, or in one line if there are none.
-fn element(rule: Rule, indent: &str, eol: &str) -> String {
-    let deeper = if indent.is_empty() { "" } else { "    " };
+/// A rule as firewalld writes it.
+fn element(rule: Rule) -> String {
+    rule_with(rule, ["  ", "\n    ", "\n  ", "\n"])
+}
+
+/// A rule in one line, for a file of the administrator's: so each line of ours bears our name.
+fn line(rule: Rule, indent: &str, eol: &str) -> String {
+    rule_with(rule, [indent, "", "", eol])
+}
+
+fn rule_with(rule: Rule, [indent, inner, last, eol]: [&str; 4]) -> String {
     format!(
-        "{indent}<rule family=\"{}\">{eol}{deeper}<source ipset=\"{}\"/>{eol}{deeper}<port port=\"{}\" protocol=\"{}\"/>\
-         {eol}{deeper}<accept/>{eol}{indent}</rule>{eol}",
+        "{indent}<rule family=\"{}\">{inner}<source ipset=\"{}\"/>{inner}<port port=\"{}\" protocol=\"{}\"/>{inner}<accept/>\
+         {last}</rule>{eol}",
         rule.family_word(),
         set_name(rule.family),
         rule.port,
@@ -127,7 +135,7 @@ pub fn edit_zone(text: &[u8], to: &BTreeSet<Rule>) -> Result<Vec<u8>, String> {
         from = range.end;
     }
     out.push_str(&text[from..at]);
-    to.difference(&stay).for_each(|rule| out.push_str(&element(*rule, indent, eol)));
+    to.difference(&stay).for_each(|rule| out.push_str(&line(*rule, indent, eol)));
     out.push_str(&text[at..]);
     Ok(out.into_bytes())
 }
@@ -266,8 +274,8 @@ mod tests {
     #[test]
     fn doubled_and_stale_rules_of_ours_go() {
         let with = String::from_utf8(edit_zone(ZONE.as_bytes(), &some()).unwrap()).unwrap();
-        let one = element(Rule { family: Family::V4, protocol: Protocol::Udp, port: 53 }, "  ", "\n");
-        let two = element(*some().first().unwrap(), "  ", "\n");
+        let one = line(Rule { family: Family::V4, protocol: Protocol::Udp, port: 53 }, "  ", "\n");
+        let two = line(*some().first().unwrap(), "  ", "\n");
         let harmed = with.replace("</zone>", &format!("{one}{two}</zone>"));
         assert_eq!(edit_zone(harmed.as_bytes(), &some()).unwrap(), with.as_bytes());
     }

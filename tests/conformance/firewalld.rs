@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt as _,
     process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -65,7 +64,7 @@ impl Kind for Firewalld {
     }
 
     fn folder(&self) -> &'static str {
-        "/etc/firewalld"
+        "/etc/firewalld/ipsets"
     }
 
     fn setup(&self, lab: &Lab) {
@@ -74,7 +73,7 @@ impl Kind for Firewalld {
         lab.write_file(CONF, conf);
         lab.write_file("/etc/firewalld/zones/mine.xml", administrators_zone(self.drop));
         lab.files(|| fs::create_dir_all("/run/dbus"));
-        lab.run(["dbus-daemon", "--system", "--fork"]);
+        daemon(lab, &["/usr/bin/dbus-daemon", "--system", "--nofork", "--nopidfile"]);
         start(lab);
     }
 
@@ -141,15 +140,20 @@ pub fn cmd(lab: &Lab, args: &[&str]) {
     lab.run([["firewall-cmd"].as_slice(), args].concat());
 }
 
+/// Starts a program that runs until the lab ends. It gets no pipe of ours, whose end something would wait for, and is the
+/// child of the lab's first process: one of ours would have to be waited for before the lab can end.
+fn daemon(lab: &Lab, program: &[&str]) {
+    lab.inside(|| {
+        let mut daemon = Command::new("/usr/bin/setsid");
+        daemon.arg("--fork").args(program).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(daemon.status().is_ok_and(|s| s.success()), "cannot start {program:?}");
+    });
+}
+
 /// Starts firewalld as its service does, and waits until it is ready.
 pub fn start(lab: &Lab) {
-    lab.inside(|| {
-        let mut firewalld = Command::new("/usr/sbin/firewalld");
-        firewalld.args(["--nofork", "--nopid"]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        firewalld.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        // Ends with the lab, whose process table it is in.
-        drop(firewalld.spawn().expect("start firewalld"));
-    });
+    daemon(lab, &["/usr/sbin/firewalld", "--nofork", "--nopid"]);
     let begun = Instant::now();
     while lab.command(["firewall-cmd", "--state"]).run().status != Some(0) {
         assert!(begun.elapsed() < Duration::from_secs(60), "firewalld does not come up");
@@ -159,11 +163,10 @@ pub fn start(lab: &Lab) {
 
 /// Stops firewalld, and waits until it is gone.
 pub fn stop(lab: &Lab) {
+    let Some(pid) = process(lab) else { return };
+    lab.run(["kill", &pid]);
     let begun = Instant::now();
-    while let Some(pid) = process(lab) {
-        if begun.elapsed() < Duration::from_millis(50) {
-            lab.run(["kill", &pid]);
-        }
+    while process(lab).is_some() {
         assert!(begun.elapsed() < Duration::from_secs(60), "firewalld does not stop");
         sleep(Duration::from_millis(100));
     }

@@ -70,6 +70,10 @@ fn without_ipv6_ipv4_is_still_opened(kind: &dyn Kind) {
     // As with `ipv6.disable=1` on the kernel's command line.
     lab.write_file("/run/empty", "");
     lab.run(["mount", "--bind", "/run/empty", "/proc/net/if_inet6"]);
+    if kind.backend() == "firewalld" {
+        // A daemon can't have its programs taken away from under it; it is there from the start of such a machine.
+        kind.boot(&lab);
+    }
     sync(&lab, &[]);
     assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted, "{}", kind.backend());
     assert_eq!(sync(&lab, &[])["changed"], false, "{}", kind.backend());
@@ -238,4 +242,56 @@ fn of_two_runs_at_once_one_waits_or_says_so() {
     let table = lab.table(&EDGES, &PORTS);
     assert!(table.all_accepted(), "{table:?}");
     assert_eq!(part_of(&sync(lab, &[]), "nftables")["state"], "in_sync");
+}
+
+#[test]
+fn what_can_not_be_stored_is_live_all_the_same_and_not_called_done() {
+    let lab = host(&WITH_INCLUDE);
+    let broken = lab.read_file(CONFIGURATION) + "garbage {\n";
+    lab.write_file(CONFIGURATION, &broken);
+    let report = sync(&lab, &[]);
+    let told =
+        |report: &Value| report["warnings"].as_array().is_some_and(|w| w.iter().any(|w| w["id"] == "not-stored"));
+    assert!(told(&report), "{report:#}");
+    assert_eq!(
+        part_of(&report, "nftables")["changes"].as_array().map(Vec::len),
+        Some(1),
+        "only what was done: {report:#}"
+    );
+    assert!(lab.table(&EDGES, &PORTS).all_accepted());
+    assert!(!lab.exists("/etc/edgeallow/nftables"));
+    assert_eq!(lab.read_file(CONFIGURATION), broken);
+    // It is in sync as far as it can be, and says what it isn't.
+    let again = sync(&lab, &[]);
+    assert!(again["changed"] == false && told(&again), "{again:#}");
+    expect_status(&lab, 0);
+    lab.write_file(CONFIGURATION, administrators_rules());
+    assert_eq!(sync(&lab, &[])["changed"], true, "it is stored as soon as that is possible");
+    assert!(lab.exists("/etc/edgeallow/nftables"));
+}
+
+#[test]
+fn our_folder_behind_the_administrators_link_is_left_to_him() {
+    let lab = host(&WITH_INCLUDE);
+    lab.run(["mkdir", "-p", "/etc/elsewhere"]);
+    lab.link("/etc/elsewhere", "/etc/edgeallow");
+    sync(&lab, &[]);
+    lab.edgeallow(["remove"]).expect_ok();
+    assert!(lab.exists("/etc/elsewhere"));
+    assert!(!lab.exists("/etc/elsewhere/nftables/inet-filter.nft"));
+}
+
+#[test]
+fn without_its_state_nothing_is_removed() {
+    let lab = host(&WITH_INCLUDE);
+    lab.internet_address("9.9.9.9");
+    let longer = list_with(&lab, "longer", &["9.9.9.0/24"]);
+    sync(&lab, &["--list", &longer]);
+    lab.write_file("/var/lib/edgeallow/state.json", "{");
+    let shorter = list_with(&lab, "shorter", &[]);
+    let report = sync(&lab, &["--list", &shorter, "--remove-now"]);
+    assert_eq!(report["list"]["removed"].as_array().map(Vec::len), Some(0), "{report:#}");
+    assert_eq!(lab.connect("9.9.9.9", 443), Reach::Accepted);
+    sync(&lab, &["--list", &shorter, "--remove-now"]);
+    assert_eq!(lab.connect("9.9.9.9", 443), Reach::Timeout);
 }

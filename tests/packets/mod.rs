@@ -1,6 +1,7 @@
 //! Packets on particular rule sets: what the conformance suite's hosts don't have.
 
 mod csf;
+mod firewalld;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -24,11 +25,11 @@ fn expect_only_cloudflare(lab: &Lab) {
 }
 
 on_every_kind! {
-    no_connection_is_lost_while_the_list_changes_two_hundred_times,
+    no_connection_is_lost_while_the_list_keeps_changing,
     ten_thousand_prefixes,
 }
 
-fn no_connection_is_lost_while_the_list_changes_two_hundred_times(kind: &dyn Kind) {
+fn no_connection_is_lost_while_the_list_keeps_changing(kind: &dyn Kind) {
     let lab = Lab::new();
     kind.setup(&lab);
     let lists = [list_with(&lab, "one", &["9.9.9.0/24"]), list_with(&lab, "two", &["9.9.8.0/24", "2620:fe::/48"])];
@@ -54,7 +55,9 @@ fn no_connection_is_lost_while_the_list_changes_two_hundred_times(kind: &dyn Kin
             .collect();
         // Whatever happens, the flows have to end for the scope to end.
         let changes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for i in 1..=200 {
+            // Each change is three starts of firewall-cmd there, a second each on a busy machine.
+            let changes = if kind.backend() == "firewalld" { 20 } else { 200 };
+            for i in 1..=changes {
                 let report = sync(lab, &["--list", &lists[i % 2], "--remove-now"]);
                 assert_eq!(part_of(&report, kind.backend())["state"], "applied", "change {i}: {report:#}");
             }
