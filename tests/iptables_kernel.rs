@@ -329,6 +329,23 @@ fn stored_rules_load_and_his_lines_stay() {
 }
 
 #[test]
+fn a_stored_file_that_cannot_be_loaded_is_left_alone() {
+    lab("a_stored_file_that_cannot_be_loaded_is_left_alone", || {
+        refuse("nft");
+        sh("mkdir -p /usr/share/netfilter-persistent/plugins.d /etc/iptables
+            touch /usr/share/netfilter-persistent/plugins.d/15-ip4tables
+            printf '# mine\\r\\n*filter\\r\\n:INPUT DROP [0:0]\\r\\n-A INPUT -i lo -j ACCEPT\\r\\nCOMMIT\\r\\n' >/etc/iptables/rules.v4
+            ! iptables-restore --test </etc/iptables/rules.v4");
+        let before = std::fs::read("/etc/iptables/rules.v4").unwrap();
+        sync(&Iptables::default(), &want(&["173.245.48.0/20"]));
+        assert!(reaches(CLOUDFLARE));
+        assert_eq!(std::fs::read("/etc/iptables/rules.v4").unwrap(), before);
+        let warnings = Iptables::default().warnings(&look(&Iptables::default(), None));
+        assert!(warnings.iter().any(|w| w.id == "not-persisted" && w.message.contains("CR LF")), "{warnings:?}");
+    });
+}
+
+#[test]
 fn looking_changes_nothing_where_nothing_refuses() {
     lab("looking_changes_nothing_where_nothing_refuses", || {
         let backend = Iptables::default();

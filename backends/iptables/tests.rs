@@ -382,7 +382,7 @@ proptest! {
             elements.iter().for_each(|e| world.ipset(&format!("add edgeallow4 {e}")));
         }
         let file = PathBuf::from("/etc/iptables/rules.v4");
-        let text = b"*filter\r\n:INPUT DROP [0:0]\r\n-A INPUT -j ACCEPT\r\nCOMMIT\r\n".to_vec();
+        let text = b"*filter\n:INPUT DROP [0:0]\n-A INPUT -j ACCEPT\nCOMMIT\n".to_vec();
         if stored {
             world.files.insert("/usr/share/netfilter-persistent/plugins.d/15-ip4tables".into(), vec![]);
             world.files.insert(file.clone(), text.clone());
