@@ -140,6 +140,12 @@ pub enum Check {
     },
 }
 
+/// A number with its noun, in the form that goes with it: `1 rule is`, `2 rules are`. For reasons and warnings.
+#[must_use]
+pub fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// One thing to be done. Data; its `Display` is what an administrator would type or do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {

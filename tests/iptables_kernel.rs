@@ -328,6 +328,36 @@ fn stored_rules_load_and_his_lines_stay() {
     });
 }
 
+fn a_chain_of_our_name(variant: &str) {
+    refuse(variant);
+    let ip = format!("iptables-{variant}");
+    sh(&format!("{ip} -N EDGEALLOW; {ip} -A EDGEALLOW -s 203.0.113.9 -j ACCEPT; {ip} -I INPUT -j EDGEALLOW"));
+    let rules = || sh(&format!("{ip} -S"));
+    let (before, backend, cloudflare) = (rules(), Iptables::default(), want(&["173.245.48.0/20"]));
+    let seen = look(&backend, None);
+    let refused = backend.steps(&seen, &backend.target(&cloudflare, &seen).unwrap()).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::ToolConfig);
+    back(&backend, &Owned::default());
+    assert_eq!(rules(), before);
+    assert!(reaches(STRANGER) && !reaches(CLOUDFLARE));
+    // As the error says: under another name it is in nobody's way.
+    sh(&format!("{ip} -E EDGEALLOW HIS"));
+    sync(&backend, &cloudflare);
+    assert!(reaches(STRANGER) && reaches(CLOUDFLARE));
+    back(&backend, &Owned::default());
+    assert!(reaches(STRANGER) && !reaches(CLOUDFLARE));
+}
+
+#[test]
+fn a_chain_of_our_name_in_nft_is_not_ours() {
+    lab("a_chain_of_our_name_in_nft_is_not_ours", || a_chain_of_our_name("nft"));
+}
+
+#[test]
+fn a_chain_of_our_name_in_legacy_is_not_ours() {
+    lab("a_chain_of_our_name_in_legacy_is_not_ours", || a_chain_of_our_name("legacy"));
+}
+
 #[test]
 fn a_stored_file_that_cannot_be_loaded_is_left_alone() {
     lab("a_stored_file_that_cannot_be_loaded_is_left_alone", || {

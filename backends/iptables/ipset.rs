@@ -10,7 +10,10 @@ use std::{fmt::Write as _, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::allowlist::{Family, Prefixes};
+use crate::{
+    allowlist::{Family, Prefixes},
+    plan::counted,
+};
 
 /// The smallest `maxelem` that we ask for (ipset's own default).
 const MIN_MAXELEM: usize = 65_536;
@@ -176,30 +179,21 @@ pub struct Work {
 /// Leads from the set that is there to the one that shall be; `None` if they are the same.
 ///
 /// A set whose content can't be known (undoing towards a set that was only counted) is left as it is.
-///
-/// # Errors
-/// In words, if a set of another type stands in the way and is in use.
-pub fn work(family: Family, there: Option<(&Set, usize)>, to: &Set) -> Result<Option<Work>, String> {
-    let Content::Known { nets: wanted, odd: wanted_odd } = &to.content else { return Ok(None) };
+#[must_use]
+pub fn work(family: Family, there: Option<&Set>, to: &Set) -> Option<Work> {
+    let Content::Known { nets: wanted, odd: wanted_odd } = &to.content else { return None };
     let name = set_name(family);
-    let Some((set, references)) = there else {
+    let Some(set) = there else {
         let script = build(name, to, wanted, wanted_odd);
-        return Ok(Some(Work { why: format!("set {name} is missing"), script }));
+        return Some(Work { why: format!("set {name} is missing"), script });
     };
     if set == to {
-        return Ok(None);
+        return None;
     }
     if set.create == to.create
         && let Content::Known { nets: seen, odd } = &set.content
     {
-        return Ok(Some(delta(name, (seen, odd), (wanted, wanted_odd))));
-    }
-    if of_another_type(set, to) {
-        if references > 0 {
-            return Err(format!("a set {name} of type {} is in use", set.create.join(" ")));
-        }
-        let script = format!("destroy {name}\n{}", build(name, to, wanted, wanted_odd));
-        return Ok(Some(Work { why: format!("set {name} is of another type"), script }));
+        return Some(delta(name, (seen, odd), (wanted, wanted_odd)));
     }
     let aside = new_name(family);
     let mut script = build(aside, to, wanted, wanted_odd);
@@ -209,17 +203,14 @@ pub fn work(family: Family, there: Option<(&Set, usize)>, to: &Set) -> Result<Op
     } else {
         format!("set {name} has other options, or no room")
     };
-    Ok(Some(Work { why, script }))
+    Some(Work { why, script })
 }
 
-/// Whether one can't be swapped for the other.
+/// Whether a set of our name is of the type that ours have. One of another type is somebody else's, and can't be
+/// swapped for one of ours.
 #[must_use]
-pub fn of_another_type(a: &Set, b: &Set) -> bool {
-    a.create.first() != b.create.first() || inet_of(&a.create) != inet_of(&b.create)
-}
-
-fn inet_of(create: &[String]) -> Option<&String> {
-    create.iter().skip_while(|w| *w != "family").nth(1)
+pub fn is_ours(family: Family, create: &[String]) -> bool {
+    matches!(create, [kind, f, i, ..] if kind == "hash:net" && f == "family" && i == inet(family))
 }
 
 fn build(name: &str, set: &Set, nets: &[IpNet], odd: &[String]) -> String {
@@ -253,10 +244,12 @@ fn delta(name: &str, (seen, seen_odd): (&[IpNet], &[String]), (wanted, odd): (&[
     for element in &new_odd {
         let _ = writeln!(script, "add {name} {element}");
     }
+    let short = |n| counted(n, "prefix is missing", "prefixes are missing");
+    let strayed = |n, place: &str| format!("{} {place}", counted(n, "prefix doesn't belong", "prefixes don't belong"));
     let why = match (new.len() + new_odd.len(), gone.len() + gone_odd.len()) {
-        (n, 0) => format!("{n} prefixes are missing in set {name}"),
-        (0, n) => format!("{n} prefixes don't belong in set {name}"),
-        (n, m) => format!("{n} prefixes are missing in set {name}, {m} don't belong there"),
+        (n, 0) => format!("{} in set {name}", short(n)),
+        (0, n) => strayed(n, &format!("in set {name}")),
+        (n, m) => format!("{} in set {name}, {}", short(n), strayed(m, "there")),
     };
     Work { why, script }
 }
@@ -313,8 +306,9 @@ mod tests {
     fn a_good_set_gets_the_difference_additions_first() {
         let old = wanted(Family::V4, nets(&["10.0.0.0/8", "11.0.0.0/8"]), None);
         let new = wanted(Family::V4, nets(&["11.0.0.0/8", "12.0.0.0/8"]), Some(&old));
-        let work = work(Family::V4, Some((&old, 1)), &new).unwrap().unwrap();
+        let work = work(Family::V4, Some(&old), &new).unwrap();
         assert_eq!(work.script, "add edgeallow4 12.0.0.0/8\ndel edgeallow4 10.0.0.0/8\n");
+        assert_eq!(work.why, "1 prefix is missing in set edgeallow4, 1 prefix doesn't belong there");
     }
 
     #[test]
@@ -322,7 +316,7 @@ mod tests {
         let mut old = wanted(Family::V6, nets(&["2001::/16"]), None);
         old.content = Content::Unknown(7);
         let new = wanted(Family::V6, nets(&["2002::/16"]), Some(&old));
-        let swapped = work(Family::V6, Some((&old, 1)), &new).unwrap().unwrap().script;
+        let swapped = work(Family::V6, Some(&old), &new).unwrap().script;
         assert_eq!(
             swapped,
             "create edgeallow6-new hash:net family inet6 maxelem 65536 hashsize 1024\nadd edgeallow6-new 2002::/16\n\
@@ -330,16 +324,16 @@ mod tests {
         );
         old.create.push("counters".to_owned());
         let new = wanted(Family::V6, nets(&["2002::/16"]), Some(&old));
-        assert!(work(Family::V6, Some((&old, 1)), &new).unwrap().unwrap().script.contains("swap"));
+        assert!(work(Family::V6, Some(&old), &new).unwrap().script.contains("swap"));
     }
 
     #[test]
-    fn a_set_of_another_type_is_replaced_unless_it_is_in_use() {
-        let create = ["hash:ip", "family", "inet", "maxelem", "65536"].map(str::to_owned).to_vec();
-        let other = Set { create, content: Content::Unknown(0) };
-        let new = wanted(Family::V4, nets(&["10.0.0.0/8"]), Some(&other));
-        assert!(work(Family::V4, Some((&other, 0)), &new).unwrap().unwrap().script.starts_with("destroy edgeallow4\n"));
-        assert!(work(Family::V4, Some((&other, 1)), &new).is_err());
+    fn a_set_of_another_type_is_not_ours() {
+        let ours = |line: &str| is_ours(Family::V4, &line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert!(ours("hash:net family inet maxelem 9 timeout 60"));
+        for line in ["hash:ip family inet maxelem 65536", "hash:net family inet6 maxelem 65536", "list:set size 8"] {
+            assert!(!ours(line), "{line}");
+        }
     }
 
     #[test]

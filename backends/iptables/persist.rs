@@ -66,6 +66,9 @@ pub fn read(text: &[u8]) -> Result<Found, &'static str> {
             _ => {}
         }
     }
+    if part.is_somebody_elses() {
+        return Err("its chain EDGEALLOW is not edgeallow's");
+    }
     Ok(Found { part: part.or_nothing_if_only_held(held), foreign })
 }
 
@@ -258,6 +261,8 @@ mod tests {
             "*filter\r\n-A INPUT -j DROP\r\nCOMMIT\r\n",
             "*filter\n-A INPUT -j DROP\r\nCOMMIT\n",
             "*filter\n-A INPUT -j DROP\nCOMMIT\r",
+            // A chain of our name that somebody else made.
+            "*filter\n:EDGEALLOW - [0:0]\n-A EDGEALLOW -s 203.0.113.9 -j ACCEPT\nCOMMIT\n",
             "*nat\n-A OUTPUT -j ACCEPT\r\nCOMMIT\n*filter\nCOMMIT\n",
         ] {
             assert!(read(text.as_bytes()).is_err(), "{text}");

@@ -45,13 +45,16 @@ fn owner(chain: &str) -> Option<&'static str> {
     CHAINS.iter().find(|(start, _)| chain.starts_with(start)).map(|(_, program)| *program)
 }
 
-/// Follows INPUT.
+/// Follows INPUT. The chain of our name is looked into only if it is `taken` by somebody else.
 #[must_use]
-pub fn verdict(filter: &Filter) -> Verdict {
+pub fn verdict(filter: &Filter, taken: bool) -> Verdict {
     let mut out = Verdict::default();
     let Some(input) = filter.chains.get("INPUT") else { return out };
     let mut refusing = None;
-    let (mut to_do, mut seen) = (vec!["INPUT"], BTreeSet::from(["INPUT", CHAIN]));
+    let (mut to_do, mut seen) = (vec!["INPUT"], BTreeSet::from(["INPUT"]));
+    if !taken {
+        seen.insert(CHAIN);
+    }
     while let Some(name) = to_do.pop() {
         let Some(chain) = filter.chains.get(name) else { continue };
         for rule in &chain.rules {
@@ -93,7 +96,7 @@ mod tests {
     use super::{super::save, *};
 
     fn of(text: &str) -> Verdict {
-        verdict(&save::parse(format!("*filter\n{text}\nCOMMIT\n").as_bytes()).filter.unwrap())
+        verdict(&save::parse(format!("*filter\n{text}\nCOMMIT\n").as_bytes()).filter.unwrap(), false)
     }
 
     #[test]
@@ -141,9 +144,9 @@ mod tests {
 
     #[test]
     fn our_own_chain_is_not_looked_into() {
-        assert_eq!(
-            of(":INPUT ACCEPT [0:0]\n:EDGEALLOW - [0:0]\n-A INPUT -j EDGEALLOW\n-A EDGEALLOW -j DROP").refuses,
-            None
-        );
+        let text = ":INPUT ACCEPT [0:0]\n:EDGEALLOW - [0:0]\n-A INPUT -j EDGEALLOW\n-A EDGEALLOW -j DROP";
+        assert_eq!(of(text).refuses, None);
+        let filter = save::parse(format!("*filter\n{text}\nCOMMIT\n").as_bytes()).filter.unwrap();
+        assert!(verdict(&filter, true).refuses.is_some());
     }
 }

@@ -66,6 +66,15 @@ impl Rule {
         }
     }
 
+    /// Whether it carries our comment, so that it is one of ours, be it as we wrote it or not.
+    #[must_use]
+    pub fn is_tagged(&self) -> bool {
+        match self {
+            Self::Allow(_) => true,
+            Self::Other(words) => words.windows(2).any(|w| w[0] == "--comment" && w[1] == TAG),
+        }
+    }
+
     /// Whether it looks into a set of ours.
     #[must_use]
     pub fn uses_set(&self, family: Family) -> bool {
@@ -205,6 +214,14 @@ impl Part {
         *self == Self::default()
     }
 
+    /// A chain of our name that nothing of ours leads into, and that holds rules, none of them with our comment: an
+    /// administrator's.
+    #[must_use]
+    pub fn is_somebody_elses(&self) -> bool {
+        self.jumps.is_empty()
+            && self.chain.as_ref().is_some_and(|rules| !rules.is_empty() && !rules.iter().any(Rule::is_tagged))
+    }
+
     /// How many rules of ours look into the family's set.
     #[must_use]
     pub fn set_rules(&self, family: Family) -> usize {
@@ -232,9 +249,22 @@ impl Part {
     }
 }
 
-/// What is ours in a table, how many rules of others INPUT has, and whether a rule of others leads into our chain.
+/// A filter table as it concerns us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// What is ours.
+    pub part: Part,
+    /// How many rules of others INPUT has.
+    pub foreign: usize,
+    /// Whether a rule of others leads into our chain.
+    pub held: bool,
+    /// Whether the chain of our name is somebody else's: see [`Part::is_somebody_elses`].
+    pub taken: bool,
+}
+
+/// What concerns us in a table.
 #[must_use]
-pub fn part_of(filter: &Filter) -> (Part, usize, bool) {
+pub fn contents(filter: &Filter) -> Contents {
     let input = filter.chains.get("INPUT").map_or(&[][..], |c| &c.rules);
     let jumps: Vec<usize> = input.iter().enumerate().filter(|(_, r)| is_jump(r)).map(|(i, _)| i).collect();
     let foreign = input.len() - jumps.len();
@@ -243,7 +273,11 @@ pub fn part_of(filter: &Filter) -> (Part, usize, bool) {
         .iter()
         .any(|(name, c)| c.rules.iter().any(|r| leads_into_ours(r) && !(name == "INPUT" && is_jump(r))));
     let chain = filter.chains.get(CHAIN).map(|c| c.rules.iter().cloned().map(Rule::read).collect());
-    (Part { chain, jumps }.or_nothing_if_only_held(held), foreign, held)
+    let part = Part { chain, jumps };
+    if part.is_somebody_elses() {
+        return Contents { foreign, taken: true, ..Contents::default() };
+    }
+    Contents { part: part.or_nothing_if_only_held(held), foreign, held, taken: false }
 }
 
 /// The restore script (for `--noflush`) that leads from one state to the other, in one transaction.
@@ -344,6 +378,21 @@ mod tests {
             let rule = read(line);
             assert!(matches!(rule, Rule::Other(_)), "{line}");
             assert_eq!(read(&rule.text()), rule, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_chain_of_our_name_without_a_sign_of_ours_is_somebody_elses() {
+        let taken = |rules: &str| {
+            let text = format!("*filter\n:INPUT DROP [0:0]\n:EDGEALLOW - [0:0]\n{rules}COMMIT\n");
+            contents(&save::parse(text.as_bytes()).filter.unwrap())
+        };
+        let his = "-A INPUT -j EDGEALLOW\n-A EDGEALLOW -s 203.0.113.9/32 -j ACCEPT\n";
+        assert_eq!(taken(his), Contents { foreign: 1, taken: true, ..Contents::default() });
+        let jump = format!("-A INPUT {}\n", JUMP.join(" "));
+        let tagged = "-A EDGEALLOW -p tcp -m comment --comment edgeallow -j DROP\n";
+        for ours in ["", &jump, tagged, &format!("{his}{jump}"), &format!("{his}{tagged}")] {
+            assert!(!taken(ours).taken, "{ours}");
         }
     }
 

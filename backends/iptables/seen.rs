@@ -56,6 +56,8 @@ pub struct Table {
     pub foreign: usize,
     /// Whether a rule that isn't ours leads into our chain.
     pub held: bool,
+    /// Whether the chain of our name is somebody else's, so that nothing here is ours.
+    pub taken: bool,
     /// What it does to a connection, and who else works in it.
     pub verdict: refuse::Verdict,
     /// nft wrote it, and iptables can't show it.
@@ -101,6 +103,8 @@ pub struct Seen {
     pub tables: Vec<Table>,
     /// Our sets.
     pub sets: BTreeMap<Family, SetSeen>,
+    /// Sets of our names and another type than ours have, as `create NAME` would take them: somebody else's.
+    pub foreign_sets: BTreeMap<Family, String>,
     /// Sets that a run which was cut off left half built.
     pub leftovers: Vec<&'static str>,
     /// Files loaded at boot.
@@ -297,8 +301,9 @@ pub fn tables(host: &dyn Look, with_sets: bool) -> Result<Looked> {
     let table = |(tool, saved): (Tool, save::Saved)| {
         version = version.take().or(saved.version);
         let filter = saved.filter.unwrap_or_default();
-        let (part, foreign, held) = rules::part_of(&filter);
-        Table { tool, part, foreign, held, verdict: refuse::verdict(&filter), unreadable: saved.unreadable }
+        let rules::Contents { part, foreign, held, taken } = rules::contents(&filter);
+        let verdict = refuse::verdict(&filter, taken);
+        Table { tool, part, foreign, held, taken, verdict, unreadable: saved.unreadable }
     };
     let tables = saved.into_iter().map(table).collect();
     Ok(Looked { tables, without_v6, sets, version })
@@ -391,10 +396,14 @@ fn sets(cx: &Context<'_>, list: &Output, seen: &mut Seen) -> Result<()> {
     let headers = ipset::parse_headers(&list.stdout);
     let mut to_dump = Vec::new();
     for family in Family::BOTH {
-        if headers.iter().any(|h| h.name == ipset::new_name(family)) {
+        if headers.iter().any(|h| h.name == ipset::new_name(family) && ipset::is_ours(family, &h.create)) {
             seen.leftovers.push(ipset::new_name(family));
         }
         let Some(header) = headers.iter().find(|h| h.name == ipset::set_name(family)) else { continue };
+        if !ipset::is_ours(family, &header.create) {
+            seen.foreign_sets.insert(family, header.create.join(" "));
+            continue;
+        }
         let set = Set { create: header.create.clone(), content: Content::Unknown(header.entries.unwrap_or(0)) };
         seen.sets.insert(family, SetSeen { set, references: header.references, counted: false });
         match header.entries {

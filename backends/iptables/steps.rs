@@ -14,47 +14,46 @@ use super::{
 use crate::{
     allowlist::Family,
     error::{Error, ErrorKind, Result},
-    plan::{Owner, Plan, Run, Step, Write},
+    plan::{Owner, Plan, Run, Step, Write, counted},
 };
 
 /// See [`crate::backends::Backend::steps`].
 ///
 /// # Errors
-/// `tool-config` if a set of another type is in use under our name, or a stored file can't be edited safely.
+/// `tool-config` if a chain or a set of our name is somebody else's, or a stored file can't be edited safely.
 pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
     let mut plan = Plan::default();
     for name in &seen.leftovers {
         plan.change("a set was left half built by a run that was cut off", ipset_restore(format!("destroy {name}\n")));
     }
-    // A set of another type can't be swapped. Where only rules of ours look into it, and those go, it waits for them.
-    let mut after_rules = Vec::new();
     for (family, set) in &to.sets {
-        let there = seen.sets.get(family);
-        let still_used = to.parts.values().any(|part| part.set_rules(*family) > 0);
-        let waits = there.is_some_and(|s| ipset::of_another_type(&s.set, set))
-            && seen.foreign_references(*family) == 0
-            && !still_used;
-        let there = there.map(|s| (&s.set, if waits { 0 } else { s.references }));
-        let work = ipset::work(*family, there, set).map_err(|why| {
-            Error::new(ErrorKind::ToolConfig, why)
-                .hint("`edgeallow remove --backend iptables` takes it out; or destroy that set by hand")
-        })?;
-        match work {
-            Some(work) if waits => after_rules.push(work),
-            Some(work) => plan.change(work.why, ipset_restore(work.script)),
-            None => {}
+        if let Some(kind) = seen.foreign_sets.get(family) {
+            let name = ipset::set_name(*family);
+            return Err(Error::new(
+                ErrorKind::ToolConfig,
+                format!("there is a set {name} that isn't edgeallow's: {kind}"),
+            )
+            .hint(format!("rename that set: `ipset rename {name} ANOTHER-NAME`, while no rule looks into it")));
+        }
+        if let Some(work) = ipset::work(*family, seen.sets.get(family).map(|s| &s.set), set) {
+            plan.change(work.why, ipset_restore(work.script));
         }
     }
     for table in &seen.tables {
         let wanted = to.part(&Place::Live(table.tool.variant, table.tool.family)).within(table.foreign);
+        if table.taken && !wanted.is_empty() {
+            let chain = rules::CHAIN;
+            return Err(Error::new(
+                ErrorKind::ToolConfig,
+                format!("a chain {chain} that isn't edgeallow's is in table filter of {}", table.tool.command),
+            )
+            .hint(format!("rename that chain: `{} -E {chain} ANOTHER-NAME`", table.tool.command)));
+        }
         if table.part != wanted {
             let script = rules::script(&table.part, &wanted, table.held);
             let run = Run::new([table.tool.restore.as_str(), "--noflush", "-w", "5"]).stdin(script);
             plan.change(why(table, &wanted), Step::Run(run));
         }
-    }
-    for work in after_rules {
-        plan.change(work.why, ipset_restore(work.script));
     }
     let owned = seen.owned();
     for family in owned.sets.keys().filter(|f| !to.sets.contains_key(f)) {
@@ -107,17 +106,24 @@ fn why(table: &Table, wanted: &Part) -> String {
 /// What differs, in words.
 fn difference(seen: &Part, wanted: &Part) -> String {
     let mut out = Vec::new();
+    // Whoever put a rule into our chain shall read that it goes.
+    let kept = |rule: &rules::Rule| wanted.chain.as_ref().is_some_and(|rules| rules.contains(rule));
+    let strange = seen.chain.iter().flatten().filter(|r| !r.is_tagged() && !kept(r)).count();
     match (&seen.chain, &wanted.chain) {
-        (None, Some(rules)) => out.push(format!("chain {} with {} rules is missing", rules::CHAIN, rules.len())),
+        (None, Some(rules)) => {
+            out.push(format!("chain {} with {} is missing", rules::CHAIN, counted(rules.len(), "rule", "rules")))
+        }
         (Some(_), None) => out.push(format!("chain {} is not needed", rules::CHAIN)),
         (Some(seen), Some(wanted)) if seen != wanted => {
             let new = wanted.iter().filter(|r| !seen.contains(r)).count();
             let gone = seen.iter().filter(|r| !wanted.contains(r)).count();
+            let missing = |n| counted(n, "rule is missing", "rules are missing");
+            let strayed = |n| counted(n, "rule doesn't belong there", "rules don't belong there");
             out.push(match (new, gone) {
                 (0, 0) => format!("the rules of chain {} are doubled or out of order", rules::CHAIN),
-                (n, 0) => format!("{n} rules are missing"),
-                (0, n) => format!("{n} rules don't belong there"),
-                (n, m) => format!("{n} rules are missing, {m} don't belong there"),
+                (n, 0) => missing(n),
+                (0, n) => strayed(n),
+                (n, m) => format!("{}, {}", missing(n), strayed(m)),
             });
         }
         _ => {}
@@ -127,6 +133,12 @@ fn difference(seen: &Part, wanted: &Part) -> String {
             [] => "INPUT doesn't lead into it".to_owned(),
             [_] => "the jump is not the first rule of INPUT".to_owned(),
             more => format!("the jump is in INPUT {} times", more.len()),
+        });
+    }
+    if strange > 0 {
+        out.push(match strange {
+            1 => format!("1 rule without edgeallow's comment goes from chain {}", rules::CHAIN),
+            n => format!("{n} rules without edgeallow's comment go from chain {}", rules::CHAIN),
         });
     }
     if out.is_empty() {

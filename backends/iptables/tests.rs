@@ -334,6 +334,47 @@ fn what_others_lead_into_stays_empty_on_removal() {
 }
 
 #[test]
+fn a_chain_of_an_administrator_under_our_name_is_refused_and_stays() {
+    let mut world = World::new("DROP");
+    let his = vec!["-s 203.0.113.9/32 -j ACCEPT".to_owned()];
+    world.tables.get_mut("iptables-nft").unwrap().insert("EDGEALLOW".into(), his.clone());
+    world.input("iptables-nft").push("-j EDGEALLOW".into());
+    let (backend, before) = (Iptables::default(), world.clone());
+    let seen = look(&backend, &world, 10_000, None);
+    assert_eq!((seen.owned(), seen.held()), (Owned::default(), Prefixes::default()));
+    let wanted = want(&["10.0.0.0/8"]);
+    let e = backend.steps(&seen, &backend.target(&wanted, &seen).unwrap()).unwrap_err();
+    assert_eq!(e.kind, ErrorKind::ToolConfig);
+    assert!(e.hint.unwrap().contains("iptables-nft -E EDGEALLOW"));
+    back(&backend, &mut world, &Owned::default());
+    assert_eq!(world.tables, before.tables);
+    // Among rules of ours it is drift, which is healed, and said.
+    world.input("iptables-nft").push(JUMP.join(" "));
+    let plan = sync(&backend, &mut world, &wanted).1;
+    assert_eq!(
+        plan.changes[0].why,
+        "IPv4 (nft): 1 rule is missing, 1 rule doesn't belong there; the jump is not the first rule of INPUT; \
+         1 rule without edgeallow's comment goes from chain EDGEALLOW"
+    );
+}
+
+#[test]
+fn a_set_of_an_administrator_under_our_name_is_refused_and_stays() {
+    let mut world = World::new("DROP");
+    world.ipset("create edgeallow4 hash:ip family inet maxelem 9");
+    world.ipset("add edgeallow4 203.0.113.9");
+    let (sets, wanted) = (world.sets.clone(), want(&["10.0.0.0/8"]));
+    let config = IptablesConfig { ipset: IpsetUse::Always, ..IptablesConfig::default() };
+    let (linear, by_set) = (Iptables::default(), Iptables { config, named: false });
+    let seen = look(&by_set, &world, 10_000, None);
+    let e = by_set.steps(&seen, &by_set.target(&wanted, &seen).unwrap()).unwrap_err();
+    assert_eq!(e.kind, ErrorKind::ToolConfig);
+    sync(&linear, &mut world, &wanted);
+    back(&linear, &mut world, &Owned::default());
+    assert_eq!(world.sets, sets);
+}
+
+#[test]
 fn a_set_left_half_built_is_cleared_away() {
     let mut world = World::new("DROP");
     world.ipset("create edgeallow4-new hash:net family inet maxelem 65536");
@@ -370,7 +411,11 @@ proptest! {
     ) {
         let mut world = World::new("DROP");
         *world.input("iptables-nft") = his.clone();
-        if let Some(rules) = chain {
+        if let Some(mut rules) = chain {
+            // Without any sign of ours it would be an administrator's.
+            if at.is_empty() && !rules.iter().any(|r| r.contains("edgeallow")) {
+                rules.clear();
+            }
             world.tables.get_mut("iptables-nft").unwrap().insert("EDGEALLOW".into(), rules);
             for at in at {
                 let input = world.input("iptables-nft");
