@@ -58,8 +58,8 @@ pub trait AnySeen: Send + Sync {
     /// # Errors
     /// As there.
     fn judge(&self, there: &Context<'_>, goal: Goal<'_>) -> Result<Vec<Warning>>;
-    /// See [`Backend::warnings`].
-    fn warnings(&self) -> Vec<Warning>;
+    /// See [`Backend::warnings`] and [`Backend::foreseen`].
+    fn warnings(&self, goal: Goal<'_>) -> Vec<Warning>;
     /// See [`Backend::verified`].
     fn verified(&self) -> Verified;
     /// See [`Backend::confirm`].
@@ -127,8 +127,13 @@ impl<B: Backend> AnySeen for Seen<'_, B> {
         self.backend.rehearsed(&self.backend.observe(there)?, &self.target(goal)?)
     }
 
-    fn warnings(&self) -> Vec<Warning> {
-        self.backend.warnings(&self.seen)
+    fn warnings(&self, goal: Goal<'_>) -> Vec<Warning> {
+        let mut warnings = self.backend.warnings(&self.seen);
+        // What can't be planned has been told as an error.
+        if let Ok(to) = self.target(goal) {
+            warnings.extend(self.backend.foreseen(&self.seen, &to));
+        }
+        warnings
     }
 
     fn verified(&self) -> Verified {

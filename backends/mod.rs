@@ -166,6 +166,12 @@ pub trait Backend: Sync {
         Vec::new()
     }
 
+    /// What the operator should know of what should be ours. Asked beside [`Backend::warnings`], and the same in a dry
+    /// run, in the run that makes it so, and in every run after that. Pure.
+    fn foreseen(&self, _seen: &Self::Seen, _to: &Self::Owned) -> Vec<Warning> {
+        Vec::new()
+    }
+
     /// The prefixes that are open by what is ours, so that a lost state removes nothing.
     fn held(&self, seen: &Self::Seen) -> Prefixes;
 

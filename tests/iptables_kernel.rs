@@ -367,10 +367,12 @@ fn a_stored_file_that_cannot_be_loaded_is_left_alone() {
             printf '# mine\\r\\n*filter\\r\\n:INPUT DROP [0:0]\\r\\n-A INPUT -i lo -j ACCEPT\\r\\nCOMMIT\\r\\n' >/etc/iptables/rules.v4
             ! iptables-restore --test </etc/iptables/rules.v4");
         let before = std::fs::read("/etc/iptables/rules.v4").unwrap();
-        sync(&Iptables::default(), &want(&["173.245.48.0/20"]));
+        let (backend, cloudflare) = (Iptables::default(), want(&["173.245.48.0/20"]));
+        sync(&backend, &cloudflare);
         assert!(reaches(CLOUDFLARE));
         assert_eq!(std::fs::read("/etc/iptables/rules.v4").unwrap(), before);
-        let warnings = Iptables::default().warnings(&look(&Iptables::default(), None));
+        let seen = look(&backend, None);
+        let warnings = backend.foreseen(&seen, &backend.target(&cloudflare, &seen).unwrap());
         assert!(warnings.iter().any(|w| w.id == "not-persisted" && w.message.contains("CR LF")), "{warnings:?}");
     });
 }

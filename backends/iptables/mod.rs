@@ -139,7 +139,11 @@ impl Backend for Iptables {
     }
 
     fn warnings(&self, seen: &Seen) -> Vec<Warning> {
-        target::warnings(&self.config, seen)
+        target::warnings(seen)
+    }
+
+    fn foreseen(&self, seen: &Seen, to: &Owned) -> Vec<Warning> {
+        target::foreseen(&self.config, seen, to)
     }
 
     fn held(&self, seen: &Seen) -> Prefixes {

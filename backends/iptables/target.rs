@@ -14,7 +14,7 @@ use crate::{
     allowlist::Family,
     backends::{Auto, Warning},
     error::{Error, ErrorKind, Result},
-    plan::Desired,
+    plan::{Desired, counted},
 };
 
 /// Without `ipset`, and unless the operator says `never`: more linear rules than this would slow every new
@@ -125,7 +125,7 @@ fn by_set(config: &IptablesConfig, want: &Desired, seen: &Seen) -> Result<bool> 
 
 /// What the operator should know of what was seen.
 #[must_use]
-pub fn warnings(config: &IptablesConfig, seen: &Seen) -> Vec<Warning> {
+pub fn warnings(seen: &Seen) -> Vec<Warning> {
     let mut out = Vec::new();
     if let Some(why) = seen.without_v6 {
         out.push(Warning::new("ipv6-skipped", format!("{why}: only IPv4 is handled by iptables")));
@@ -150,27 +150,41 @@ pub fn warnings(config: &IptablesConfig, seen: &Seen) -> Vec<Warning> {
                 ),
             ));
         }
-        let linear = table.part.chain.as_ref().map_or(0, Vec::len);
+    }
+    out
+}
+
+/// What the operator should know of what should be ours.
+#[must_use]
+pub fn foreseen(config: &IptablesConfig, seen: &Seen, to: &Owned) -> Vec<Warning> {
+    let mut out = Vec::new();
+    for table in &seen.tables {
+        let linear = to.part(&Place::Live(table.tool.variant, table.tool.family)).chain.map_or(0, |rules| rules.len());
         if !seen.ipset && config.ipset == IpsetUse::Auto && linear > config.ipset_threshold {
             out.push(Warning::new(
                 "ipset-missing",
                 format!(
-                    "{} searches {linear} rules one by one for each new connection; install ipset to have one look-up",
-                    table.tool.command
+                    "{} searches {} one by one for each new connection; install ipset to have one look-up",
+                    table.tool.command,
+                    counted(linear, "rule", "rules")
                 ),
             ));
         }
     }
     if config.persist {
-        not_persisted(seen, &mut out);
+        not_persisted(seen, to, &mut out);
     }
     out
 }
 
-fn not_persisted(seen: &Seen, out: &mut Vec<Warning>) {
+fn not_persisted(seen: &Seen, to: &Owned, out: &mut Vec<Warning>) {
     let (mut why, mut unloaded) = (BTreeSet::new(), BTreeSet::new());
-    for table in seen.tables.iter().filter(|t| !t.part.is_empty()) {
+    for table in &seen.tables {
         let family = table.tool.family;
+        let wanted = to.part(&Place::Live(table.tool.variant, family));
+        if wanted.is_empty() {
+            continue;
+        }
         let files: Vec<_> = seen.files.iter().filter(|f| f.family == family).collect();
         if seen.default.is_some_and(|v| v != table.tool.variant) && !files.is_empty() {
             why.insert(format!("the files loaded at boot go to another variant than {}", table.tool.command));
@@ -178,7 +192,7 @@ fn not_persisted(seen: &Seen, out: &mut Vec<Warning>) {
             unloaded.insert(super::seen::stem(family));
         } else if let Some((file, reason)) = files.iter().find_map(|f| Some((f, f.found.as_ref().err()?))) {
             why.insert(format!("{} can't be edited safely: {reason}", file.path.display()));
-        } else if table.part.set_rules(family) > 0 {
+        } else if wanted.set_rules(family) > 0 {
             why.insert(format!("a set can't be stored for {}, only the empty chain is", super::seen::stem(family)));
         }
     }

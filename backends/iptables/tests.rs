@@ -218,6 +218,14 @@ fn sync(backend: &Iptables, world: &mut World, want: &Desired) -> (Seen, Plan) {
     (seen, plan)
 }
 
+/// What the operator is told beside a plan.
+fn told(backend: &Iptables, world: &World, want: &Desired) -> Vec<Warning> {
+    let seen = look(backend, world, 10_000, None);
+    let mut warnings = backend.warnings(&seen);
+    warnings.extend(backend.foreseen(&seen, &backend.target(want, &seen).unwrap()));
+    warnings
+}
+
 fn back(backend: &Iptables, world: &mut World, to: &Owned) {
     let seen = look(backend, world, 10_000, None);
     backend.steps(&seen, to).unwrap().changes.iter().for_each(|c| world.step(&c.step));
@@ -260,8 +268,7 @@ fn without_ipv6_the_rest_is_done_and_it_is_said() {
     world.files.remove(Path::new("/proc/net/if_inet6"));
     let backend = Iptables::default();
     assert_eq!(sync(&backend, &mut world, &want(&["10.0.0.0/8", "2001:db8::/32"])).1.changes.len(), 1);
-    let seen = look(&backend, &world, 10, None);
-    let ids: Vec<_> = backend.warnings(&seen).into_iter().map(|w| w.id).collect();
+    let ids: Vec<_> = told(&backend, &world, &want(&["10.0.0.0/8"])).into_iter().map(|w| w.id).collect();
     assert_eq!(ids, ["ipv6-skipped", "not-persisted"]);
     world.programs.retain(|p| !p.starts_with("ip6tables"));
     world.files.insert("/proc/net/if_inet6".into(), vec![]);
@@ -290,9 +297,11 @@ fn a_missing_ipset_is_an_error_only_where_it_matters() {
         ..want(&[])
     };
     let backend = Iptables::default();
+    let before = told(&backend, &world, &many(100));
     sync(&backend, &mut world, &many(100));
     let seen = look(&backend, &world, 10_000, None);
-    assert!(backend.warnings(&seen).iter().any(|w| w.id == "ipset-missing"));
+    assert!(before.iter().any(|w| w.id == "ipset-missing"));
+    assert_eq!(told(&backend, &world, &many(100)), before);
     assert_eq!(backend.target(&many(2000), &seen).unwrap_err().kind, ErrorKind::BackendUnusable);
 }
 
@@ -331,6 +340,28 @@ fn what_others_lead_into_stays_empty_on_removal() {
     assert_eq!(seen.owned(), Owned::default());
     assert!(backend.steps(&seen, &Owned::default()).unwrap().is_empty());
     assert!(world.sets["edgeallow4"].1.is_empty() && world.tables["iptables-nft"]["EDGEALLOW"].is_empty());
+}
+
+#[test]
+fn a_dry_run_tells_what_the_run_tells() {
+    let always = IptablesConfig { ipset: IpsetUse::Always, ..IptablesConfig::default() };
+    let file = PathBuf::from("/etc/iptables/rules.v4");
+    for config in [IptablesConfig::default(), always] {
+        for text in [None, Some("*filter\nCOMMIT\n"), Some("*filter\r\nCOMMIT\r\n")] {
+            let (backend, mut world) = (Iptables { config: config.clone(), named: false }, World::new("DROP"));
+            if let Some(text) = text {
+                world.files.insert("/usr/share/netfilter-persistent/plugins.d/15-ip4tables".into(), vec![]);
+                world.files.insert(file.clone(), text.into());
+            }
+            let wanted = want(&["10.0.0.0/8", "2001:db8::/32"]);
+            let dry = told(&backend, &world, &wanted);
+            assert!(dry.iter().any(|w| w.id == "not-persisted"), "{dry:?}");
+            sync(&backend, &mut world, &wanted);
+            assert_eq!(told(&backend, &world, &wanted), dry);
+        }
+    }
+    let world = World::new("ACCEPT");
+    assert_eq!(told(&Iptables::default(), &world, &want(&["10.0.0.0/8"])), []);
 }
 
 #[test]
@@ -423,7 +454,7 @@ proptest! {
             }
         }
         if let Some((good, elements)) = set {
-            world.ipset(if good { "create edgeallow4 hash:net family inet maxelem 65536" } else { "create edgeallow4 hash:ip family inet maxelem 9" });
+            world.ipset(if good { "create edgeallow4 hash:net family inet maxelem 65536" } else { "create edgeallow4 hash:net family inet maxelem 9 counters" });
             elements.iter().for_each(|e| world.ipset(&format!("add edgeallow4 {e}")));
         }
         let file = PathBuf::from("/etc/iptables/rules.v4");

@@ -58,8 +58,8 @@ impl Outcome {
         }
     }
 
-    fn after(seen: &dyn AnySeen, end: End, plan: Plan) -> Self {
-        let (warnings, verified, pending) = (seen.warnings(), seen.verified(), seen.pending());
+    fn after(seen: &dyn AnySeen, goal: Goal<'_>, end: End, plan: Plan) -> Self {
+        let (warnings, verified, pending) = (seen.warnings(goal), seen.verified(), seen.pending());
         Self { end, plan, warnings, verified, pending, not_stored: false }
     }
 }
@@ -70,7 +70,7 @@ pub fn preview(backend: &dyn AnyBackend, cx: &Context<'_>, goal: Goal<'_>) -> Ou
         Err(e) => Outcome::failed(e),
         Ok((seen, plan)) => {
             let end = if plan.is_empty() { End::InSync } else { End::Planned };
-            Outcome::after(&*seen, end, plan)
+            Outcome::after(&*seen, goal, end, plan)
         }
     }
 }
@@ -152,11 +152,11 @@ impl Job<'_> {
         if plan.is_empty() {
             // Everything is in its place, but after a crash the tool may never have read it.
             let done = if cut_off { self.finish_activation(&plan) } else { Ok(()) };
-            return Outcome::after(&*seen, done.map_or_else(End::Failed, |()| End::InSync), plan);
+            return Outcome::after(&*seen, goal, done.map_or_else(End::Failed, |()| End::InSync), plan);
         }
         let mark = !plan.activate.is_empty() || self.large();
         if mark && let Err(e) = self.marks.set(name) {
-            return Outcome::after(&*seen, End::Failed(e), plan);
+            return Outcome::after(&*seen, goal, End::Failed(e), plan);
         }
         let outcome = self.attempts(goal, seen, plan);
         let settled = matches!(outcome.end, End::InSync | End::Applied | End::Undone(_));
@@ -191,7 +191,7 @@ impl Job<'_> {
                 Ok(seen) => {
                     // What was done is the plan that ran, not the one that was first made.
                     let end = if plan.is_empty() { End::InSync } else { End::Applied };
-                    let mut outcome = Outcome::after(&*seen, end, plan);
+                    let mut outcome = Outcome::after(&*seen, goal, end, plan);
                     outcome.not_stored = cx.leave_stored && !self.cx.leave_stored;
                     outcome.warnings.extend(warnings);
                     return outcome;
@@ -203,7 +203,7 @@ impl Job<'_> {
                 }
                 // At the first attempt there is nothing to undo, and what was seen may differ from what an undoing
                 // would lead to.
-                Err(Failure::Forbidden(e)) if attempt == 1 => return Outcome::after(&*seen, End::Failed(e), planned),
+                Err(Failure::Forbidden(e)) if attempt == 1 => return Outcome::after(&*seen, goal, End::Failed(e), planned),
                 Err(Failure::Rehearsal(e) | Failure::Forbidden(e)) => break e,
                 // A big set isn't what it was presumed to be, although it has the right number of elements: without
                 // the presumption it is filled anew.
@@ -266,7 +266,7 @@ impl Job<'_> {
                     // that in the end there was nothing to take back.
                     let undone = changed || error.kind == ErrorKind::Unconfirmed;
                     let end = if undone { End::Undone(error) } else { End::Failed(error) };
-                    return Outcome::after(&*seen, end, first);
+                    return Outcome::after(&*seen, goal, end, first);
                 }
                 Err(e) if e.kind == ErrorKind::RaceLost && attempt < ATTEMPTS => {}
                 Err(e) => {
