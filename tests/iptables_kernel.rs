@@ -20,7 +20,8 @@ use edgeallow::{
         iptables::{IpsetUse, Iptables, IptablesConfig, Owned, Seen},
     },
     error::ErrorKind,
-    host::{Act, Machine},
+    host::{Act, Look as _, Machine},
+    nft::{TableFamily, TableId},
     plan::{Desired, Plan, Protocol, Step},
 };
 use ipnet::IpNet;
@@ -390,6 +391,19 @@ fn looking_changes_nothing_where_nothing_refuses() {
         // Named, it is applied by the default variant.
         sync(&Iptables { named: true, ..backend }, &want(&["173.245.48.0/20"]));
         assert!(sh("iptables-save").contains("-A INPUT -m comment --comment edgeallow -j EDGEALLOW"));
+    });
+}
+
+#[test]
+fn the_kernel_tells_by_netlink_what_there_is() {
+    lab("the_kernel_tells_by_netlink_what_there_is", || {
+        let (machine, filter) = (Machine::new(), TableId::new(TableFamily::Ip6, "filter"));
+        let seen = || (machine.nft_has_table(&filter).unwrap(), machine.has_ipset("edgeallow4").unwrap());
+        assert_eq!(seen(), (Some(false), Some(false)));
+        sh("iptables-nft -A INPUT -j ACCEPT; ipset create edgeallow4-new hash:net");
+        assert_eq!(seen(), (Some(false), Some(false)));
+        sh("ip6tables-nft -A INPUT -j ACCEPT; ipset create edgeallow4 list:set");
+        assert_eq!(seen(), (Some(true), Some(true)));
     });
 }
 

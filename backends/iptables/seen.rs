@@ -5,7 +5,7 @@
 //! A run with nothing to do spends its time here, so as few programs as possible are started, and those that don't
 //! wait for each other at once. Looking must not change anything: the legacy programs load their module and make
 //! the table that they are asked about, so they are only asked about a table that is known to exist, and `ipset`
-//! is only asked if its module is there.
+//! is only asked if its module is there. What the kernel says by netlink not to exist, no program is asked about.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,7 @@ use crate::{
     backends::Context,
     error::{Error, ErrorKind, Result},
     host::{FileSeen, Look, Output},
+    nft::{TableFamily, TableId},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -270,7 +271,10 @@ pub fn printed(host: &dyn Look, with_sets: bool) -> Result<Printed> {
     }
     let mut exists = Vec::with_capacity(tools.len());
     for tool in &tools {
-        exists.push(tool.variant == Variant::Nft || legacy_table_exists(host, tool.family)?);
+        exists.push(match tool.variant {
+            Variant::Nft => nft_table_may_exist(host, tool.family),
+            Variant::Legacy => legacy_table_exists(host, tool.family)?,
+        });
     }
     let asked: Vec<usize> = (0..tools.len()).filter(|i| exists[*i]).collect();
     let mut commands: Vec<Vec<&str>> = asked.iter().map(|i| vec![tools[*i].save.as_str()]).collect();
@@ -316,6 +320,15 @@ fn failed(program: &str, answer: &Output) -> Error {
     }
     Error::new(ErrorKind::Program, format!("{program} failed: {complaint}"))
         .hint(format!("run {program} by hand; edgeallow can't plan without its answer"))
+}
+
+/// A table that isn't there needs no program to say so. What the kernel doesn't tell, the program will.
+fn nft_table_may_exist(host: &dyn Look, family: Family) -> bool {
+    let family = match family {
+        Family::V4 => TableFamily::Ip,
+        Family::V6 => TableFamily::Ip6,
+    };
+    host.nft_has_table(&TableId::new(family, "filter")).ok().flatten() != Some(false)
 }
 
 /// The kernel lists the legacy tables that exist in this network namespace.
@@ -371,7 +384,9 @@ pub fn observe(cx: &Context<'_>, named: bool) -> Result<Seen> {
     // `ipset list` would load the module. A kernel with the module built in shows it there too.
     let sets_possible =
         ipset && (host.exists(Path::new("/sys/module/ip_set")) || !host.exists(Path::new("/sys/module")));
-    let looked = tables(host, sets_possible)?;
+    let may_exist = |name: &str| host.has_ipset(name).ok().flatten() != Some(false);
+    let ours = Family::BOTH.map(|f| [ipset::set_name(f), ipset::new_name(f)]);
+    let looked = tables(host, sets_possible && ours.as_flattened().iter().any(|name| may_exist(name)))?;
     let files = files(host)?;
     let mut seen = Seen { tables: looked.tables, files, ipset, without_v6: looked.without_v6, ..Seen::default() };
     if let Some(answer) = looked.sets {

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::{rules::JUMP, *};
 use crate::{
     host::{FileSeen, Look, Output},
+    nft::{TableFamily, TableId},
     plan::{Protocol, Step},
 };
 
@@ -28,6 +29,8 @@ struct World {
     files: BTreeMap<PathBuf, Vec<u8>>,
     programs: BTreeSet<&'static str>,
     asked: RefCell<Vec<String>>,
+    /// Whether the kernel answers by netlink what there is.
+    netlink: bool,
 }
 
 const NFT: [&str; 8] = [
@@ -193,6 +196,16 @@ impl Look for World {
     fn may_administer(&self) -> bool {
         true
     }
+    fn nft_has_table(&self, table: &TableId) -> Result<Option<bool>> {
+        let ours = match table.family {
+            TableFamily::Ip => "iptables-nft",
+            _ => "ip6tables-nft",
+        };
+        Ok(self.netlink.then(|| self.tables.contains_key(ours)))
+    }
+    fn has_ipset(&self, name: &str) -> Result<Option<bool>> {
+        Ok(self.netlink.then(|| self.sets.contains_key(name)))
+    }
 }
 
 fn look(backend: &Iptables, world: &World, full_check: usize, applied: Option<Arc<Prefixes>>) -> Seen {
@@ -239,6 +252,23 @@ fn a_run_with_nothing_to_do_asks_three_programs_and_no_legacy_table() {
     look(&backend, &world, 10_000, None);
     assert_eq!(*world.asked.borrow(), ["iptables-nft-save", "ip6tables-nft-save", "ipset list -t"]);
     assert!(!world.tables.contains_key("iptables-legacy"));
+}
+
+#[test]
+fn no_program_is_asked_about_what_the_kernel_says_is_not_there() {
+    let (backend, mut world) = (Iptables::default(), World::new("DROP"));
+    world.netlink = true;
+    world.tables.remove("ip6tables-nft");
+    let asked = |world: &World| {
+        look(&backend, world, 10_000, None);
+        world.asked.take()
+    };
+    assert_eq!(asked(&world), ["iptables-nft-save"]);
+    world.ipset("create edgeallow6-new hash:net family inet6 maxelem 9");
+    assert_eq!(asked(&world), ["iptables-nft-save", "ipset list -t"]);
+    world.tables.clear();
+    world.sets.clear();
+    assert!(asked(&world).is_empty());
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
     allowlist::{Family, Prefixes},
     backends::Warning,
     error::{Error, ErrorKind, Result},
-    nft::{Interval, NftBatch, Ruleset, SetId, SetKind, Verdict},
+    nft::{Interval, NftBatch, Ruleset, SetId, SetKind, TableId, Verdict},
     plan,
 };
 
@@ -137,6 +137,14 @@ impl Look for Machine {
 
     fn nft_generation(&self) -> Result<Option<u32>> {
         netlink::generation()
+    }
+
+    fn nft_has_table(&self, table: &TableId) -> Result<Option<bool>> {
+        netlink::has_table(table)
+    }
+
+    fn has_ipset(&self, name: &str) -> Result<Option<bool>> {
+        netlink::has_ipset(name).map(Some)
     }
 
     fn nft_ruleset(&self) -> Result<Ruleset> {

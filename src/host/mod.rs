@@ -27,7 +27,7 @@ use crate::{
     allowlist::{Family, Prefixes},
     backends::Warning,
     error::{Error, ErrorKind, Result},
-    nft::{Interval, Ruleset, SetId, SetKind, Verdict},
+    nft::{Interval, Ruleset, SetId, SetKind, TableId, Verdict},
     plan,
 };
 
@@ -137,6 +137,24 @@ pub trait Look {
     /// # Errors
     /// `no-privilege`, `netlink`.
     fn nft_generation(&self) -> Result<Option<u32>> {
+        Ok(None)
+    }
+
+    /// Whether there is such a table in nf_tables; `None` where that can't be told, which is what a host says that
+    /// doesn't implement this. See [`netlink::has_table`].
+    ///
+    /// # Errors
+    /// `no-privilege`, `netlink`.
+    fn nft_has_table(&self, _table: &TableId) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
+    /// Whether there is an ipset of that name; `None` where that can't be told, which is what a host says that
+    /// doesn't implement this. Only for a kernel that has ip_set loaded: asking loads it. See [`netlink::has_ipset`].
+    ///
+    /// # Errors
+    /// `no-privilege`, `netlink`.
+    fn has_ipset(&self, _name: &str) -> Result<Option<bool>> {
         Ok(None)
     }
 

@@ -45,6 +45,42 @@ pub fn generation() -> Result<Option<u32>> {
     }
 }
 
+/// Whether there is a table of that family and name; `None` where the kernel has no nf_tables.
+///
+/// # Errors
+/// As [`generation`].
+pub fn has_table(table: &TableId) -> Result<Option<bool>> {
+    // Only this question's refusal tells a kernel without nf_tables from one without the table.
+    if generation()?.is_none() {
+        return Ok(None);
+    }
+    let mut attrs = Vec::new();
+    put_str(&mut attrs, 1, &table.name);
+    match open()?.ask(libc::NFT_MSG_GETTABLE, 0, table.family.number(), &attrs, &mut |_| Ok(()))? {
+        None => Ok(Some(true)),
+        Some(libc::ENOENT) => Ok(Some(false)),
+        Some(errno) => Err(refused(&format!("get table {table}"), errno)),
+    }
+}
+
+/// Whether there is an ipset of that name. The question loads the kernel's ip_set if it isn't there.
+///
+/// # Errors
+/// `no-privilege` without CAP_NET_ADMIN, `netlink`.
+pub fn has_ipset(name: &str) -> Result<bool> {
+    // linux/netfilter/ipset/ip_set.h: IPSET_CMD_HEADER, IPSET_ATTR_PROTOCOL, IPSET_ATTR_SETNAME. Every kernel since
+    // 2.6.39 speaks version 6 of the protocol.
+    const HEADER: i32 = 12;
+    let mut attrs = Vec::new();
+    put(&mut attrs, 1, &[6]);
+    put_str(&mut attrs, 2, name);
+    match open()?.ask_of((libc::NFNL_SUBSYS_IPSET as u16) << 8, HEADER, 0, 0, &attrs, &mut |_| Ok(()))? {
+        None => Ok(true),
+        Some(libc::ENOENT) => Ok(false),
+        Some(errno) => Err(refused(&format!("get the header of set {name}"), errno)),
+    }
+}
+
 /// All tables with their chains, rules and sets.
 ///
 /// The four lists are asked for one after the other: read the generation before and after to know that they belong

@@ -17,5 +17,5 @@ mod parse;
 mod socket;
 
 pub use batch::apply;
-pub use dump::{elements, generation, ports, ruleset, sample, verdicts};
+pub use dump::{elements, generation, has_ipset, has_table, ports, ruleset, sample, verdicts};
 pub use netns::in_fresh_netns;

@@ -77,8 +77,21 @@ impl Socket {
         attrs: &[u8],
         each: &mut dyn FnMut(Message<'_>) -> Result<()>,
     ) -> Result<Option<i32>> {
+        self.ask_of(SUBSYSTEM, kind, flags, family, attrs, each)
+    }
+
+    /// The same of another part of netfilter: `subsystem` is its number in the upper half of the message's type.
+    pub(super) fn ask_of(
+        &self,
+        subsystem: u16,
+        kind: i32,
+        flags: i32,
+        family: u8,
+        attrs: &[u8],
+        each: &mut dyn FnMut(Message<'_>) -> Result<()>,
+    ) -> Result<Option<i32>> {
         let dump = flags & libc::NLM_F_DUMP == libc::NLM_F_DUMP;
-        self.0.send(&message(kind, flags, family, 1, attrs)).map_err(|e| failed("ask the kernel", &e))?;
+        self.0.send(&request(subsystem, kind, flags, family, 1, attrs)).map_err(|e| failed("ask the kernel", &e))?;
         let mut space = Buffer::new();
         loop {
             let received = self.0.recv(space.bytes()).map_err(|e| failed("hear the kernel's answer", &e))?;
@@ -155,12 +168,16 @@ impl Buffer {
     }
 }
 
-/// A request: headers and attributes.
+/// A request to nf_tables: headers and attributes.
 pub(super) fn message(kind: i32, flags: i32, family: u8, seq: u32, attrs: &[u8]) -> Vec<u8> {
+    request(SUBSYSTEM, kind, flags, family, seq, attrs)
+}
+
+fn request(subsystem: u16, kind: i32, flags: i32, family: u8, seq: u32, attrs: &[u8]) -> Vec<u8> {
     let len = FULL_HEADER + attrs.len();
     let mut bytes = Vec::with_capacity(len);
     bytes.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_ne_bytes());
-    bytes.extend_from_slice(&(SUBSYSTEM | kind as u16).to_ne_bytes());
+    bytes.extend_from_slice(&(subsystem | kind as u16).to_ne_bytes());
     bytes.extend_from_slice(&((flags | libc::NLM_F_REQUEST) as u16).to_ne_bytes());
     bytes.extend_from_slice(&seq.to_ne_bytes());
     bytes.extend_from_slice(&0_u32.to_ne_bytes());
