@@ -9,11 +9,12 @@
 use super::{
     Owned, Place, Seen, ipset,
     rules::{self, Part},
-    seen::Table,
+    seen::{Stranded, Table},
 };
 use crate::{
     allowlist::Family,
     error::{Error, ErrorKind, Result},
+    nft::{NftBatch, NftOp},
     plan::{Owner, Plan, Run, Step, Write},
 };
 
@@ -47,6 +48,16 @@ pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
     }
     for table in &seen.tables {
         let wanted = to.part(&Place::Live(table.tool.variant, table.tool.family)).within(table.foreign);
+        if let Some(stranded) = table.stranded.as_ref().filter(|_| wanted.is_empty()) {
+            plan.change(
+                format!(
+                    "{} holds our chain, and nft's rules beside it, so iptables can't take it out",
+                    table.tool.save
+                ),
+                Step::Nft(take_out(stranded, seen.generation)?),
+            );
+            continue;
+        }
         if table.part != wanted {
             let script = rules::script(&table.part, &wanted, table.held);
             let run = Run::new([table.tool.restore.as_str(), "--noflush", "-w", "5"]).stdin(script);
@@ -90,6 +101,23 @@ pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
         plan.change(why, Step::Write(step));
     }
     Ok(plan)
+}
+
+/// Takes our chain out of a table that iptables can't work with.
+fn take_out(stranded: &Stranded, generation: Option<u32>) -> Result<NftBatch> {
+    let Stranded { chain, jumps, rules, held } = stranded;
+    if let Some(held) = held {
+        return Err(Error::new(
+            ErrorKind::ToolConfig,
+            format!("cannot take out chain {chain}: a rule in chain {held} that is not ours leads into it"),
+        )
+        .hint(format!("see it with `nft -a list chain {held}`, delete it, and run edgeallow again")));
+    }
+    let inside = rules.iter().map(|handle| (chain, handle));
+    let all = jumps.iter().map(|(from, handle)| (from, handle)).chain(inside);
+    let mut ops: Vec<_> = all.map(|(chain, handle)| NftOp::DelRule { chain: chain.clone(), handle: *handle }).collect();
+    ops.push(NftOp::DelChain(chain.clone()));
+    Ok(NftBatch { generation, ops })
 }
 
 fn ipset_restore(script: String) -> Step {

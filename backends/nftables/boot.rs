@@ -50,9 +50,17 @@ fn loader(persist: Persist, seen: &BootSeen) -> Loader<'_> {
         (Persist::None, ..) => Loader::Unwanted,
         (Persist::Auto | Persist::DropIn, Some(nft), _) if can_drop_in => Loader::DropIn(nft),
         (Persist::DropIn, ..) => Loader::Nobody("systemd runs no nftables.service here"),
+        // Whatever names a sleeping table without `flags dormant` wakes it, and his includes are not looked into.
+        (_, _, Some(_)) if seen.configs.first().is_some_and(|(_, text)| names_dormant(text)) => {
+            Loader::Nobody("its configuration has a dormant table, which an include of ours could wake")
+        }
         (_, _, Some(config)) => Loader::Include(config),
         (_, _, None) => Loader::Nobody("this machine has no configuration of nftables"),
     }
+}
+
+fn names_dormant(config: &[u8]) -> bool {
+    config.windows(7).any(|word| word == b"dormant")
 }
 
 /// What should be stored, given what should be live.
@@ -67,6 +75,8 @@ pub(super) fn target(persist: Persist, live: &std::collections::BTreeMap<TableId
         Loader::Include(_) => file::Form::Whole,
         Loader::Nobody(_) | Loader::Unwanted => return Stored::default(),
     };
+    // What iptables made is not in his configuration, and an empty chain in its place would break iptables.
+    let live: std::collections::BTreeMap<_, _> = live.iter().filter(|(id, _)| !seen.mixed.contains(id)).collect();
     if live.is_empty() {
         return Stored::default();
     }
@@ -205,6 +215,15 @@ pub(super) fn warnings(persist: Persist, seen: &Seen) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if persist == Persist::None {
         return warnings;
+    }
+    for id in seen.mixed.iter().filter(|id| seen.tables.contains_key(id)) {
+        warnings.push(Warning::new(
+            "not-persisted",
+            format!(
+                "table {id} holds rules of iptables and rules of nft, so neither can store it: after a boot our rules \
+                 are missing from it until edgeallow runs again"
+            ),
+        ));
     }
     if boot.nft.is_none() {
         warnings.push(Warning::new(

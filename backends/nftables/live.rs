@@ -49,6 +49,13 @@ fn attach(config: &NftablesConfig, named: bool, seen: &Seen) -> Result<BTreeSet<
                  `nft list chains` shows what there is",
             ));
         }
+        if let Some(asleep) = chains.iter().find(|c| seen.dormant.contains(&c.table) && c.table != *OWN_TABLE) {
+            return Err(Error::new(
+                ErrorKind::BackendUnusable,
+                format!("table {} is dormant: its chain {} sees no packet", asleep.table, asleep.name),
+            )
+            .hint("leave it out of `nftables.attach`, or wake it by loading it without `flags dormant`"));
+        }
         return Ok(chains);
     }
     let attached = |c: &ChainId| seen.tables.get(&c.table).is_some_and(|t| t.chains.contains_key(&c.name));

@@ -76,6 +76,12 @@ fn kernel(cx: &Context<'_>) -> Result<Seen> {
         seen.chains.extend(table.chains.iter().map(|c| table.id.chain(&c.name)));
         let base = table.chains.iter().filter(|c| c.hooked.is_some());
         seen.hooked.extend(base.map(|c| table.id.chain(&c.name)));
+        if table.dormant {
+            seen.dormant.insert(table.id.clone());
+        }
+        if attach::compat(table) {
+            seen.mixed.insert(table.id.clone());
+        }
         let ours = ours(cx, table, &mut seen.verified)?;
         if table.id == *OWN_TABLE || !ours.sets.is_empty() || !ours.chains.is_empty() {
             seen.tables.insert(table.id.clone(), ours);
@@ -87,7 +93,7 @@ fn kernel(cx: &Context<'_>) -> Result<Seen> {
 /// What of ours is in a table.
 fn ours(cx: &Context<'_>, table: &Table, verified: &mut Verified) -> Result<TableSeen> {
     let mut seen = TableSeen {
-        sound: table.chain(OWN_CHAIN).is_some_and(|c| c.hooked == Some(Hooked::input())),
+        sound: !table.dormant && table.chain(OWN_CHAIN).is_some_and(|c| c.hooked == Some(Hooked::input())),
         ..TableSeen::default()
     };
     for chain in &table.chains {

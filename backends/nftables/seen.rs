@@ -74,6 +74,10 @@ pub struct Seen {
     pub chains: BTreeSet<ChainId>,
     /// The base chains among them.
     pub hooked: BTreeSet<ChainId>,
+    /// Tables that sleep.
+    pub dormant: BTreeSet<TableId>,
+    /// Tables that iptables made and nft changed: no configuration of nft's can hold them.
+    pub mixed: BTreeSet<TableId>,
     /// Tables of others that can refuse on input.
     pub foreign: Vec<String>,
     /// Tables with something of ours.
