@@ -727,3 +727,46 @@ fn a_rehearsal_knows_this_machines_interfaces() {
         assert_eq!(listing(), "");
     });
 }
+
+#[test]
+fn what_is_chosen_must_be_on_input_and_what_is_left_out_is_named() {
+    alone(|| {
+        load(DROPPING);
+        let host = Host::default();
+        let b = backend("persist = \"none\"\nattach = [\"inet filter input\"]");
+        sync(&b, &host, &few());
+        let warnings = b.warnings(&b.observe(&context(&host)).unwrap());
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings[0].id, "accept-not-final");
+        let said = &warnings[0].message;
+        assert!(said.contains("inet filter maps, ip6 six in6") && !said.contains("quiet"), "{said}");
+        let wrong = backend("attach = [\"inet filter forward\"]");
+        let error = wrong.target(&few(), &wrong.observe(&context(&host)).unwrap()).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ToolConfig);
+        assert!(error.message.contains("inet filter forward") && error.hint.is_some(), "{error}");
+    });
+}
+
+#[test]
+fn a_chain_without_a_hook_that_is_in_his_configuration_is_not_missed() {
+    let his = "table inet filter {
+        chain sub { tcp dport 22 accept; }
+        chain input { type filter hook input priority 0; policy drop; jump sub; }
+    }";
+    for (config, ids) in [(his, &[][..]), ("", &["chain-not-persisted"])] {
+        alone(|| {
+            let host = Host::with(&[("/etc/nftables.conf", config)]);
+            load(his);
+            let b = backend("attach = [\"inet filter sub\"]");
+            let (seen, plan) = plan(&b, &context(&host), &few());
+            let to = b.target(&few(), &seen).unwrap();
+            let Check::NftRehearsal { scripts, his, .. } = &plan.checks[0] else { panic!("{plan:?}") };
+            let judge = |there: &dyn Look| {
+                let cx = Context { host: there, applied: None, full_check: 10_000, deep: true, leave_stored: false };
+                b.rehearsed(&b.observe(&cx)?, &to)
+            };
+            let warnings = Machine::new().rehearse(scripts, *his, &judge).unwrap();
+            assert_eq!(warnings.iter().map(|w| w.id.as_str()).collect::<Vec<_>>(), ids);
+        });
+    }
+}

@@ -52,7 +52,8 @@ pub(super) fn compat(table: &Table) -> bool {
     table.chains.iter().flat_map(|c| &c.rules).any(|r| r.exprs.contains(&Expr::Compat))
 }
 
-fn on_input(chain: &Chain) -> bool {
+/// Whether it is a filter chain on the hook input.
+pub(super) fn on_input(chain: &Chain) -> bool {
     chain.hooked.as_ref().is_some_and(|h| h.hook == Hooked::INPUT && h.kind == "filter")
 }
 
@@ -104,6 +105,17 @@ fn candidates<'a>(table: &'a Table, verdicts: &'a Verdicts) -> impl Iterator<Ite
             })
         },
     })
+}
+
+/// The chains that a rule of the table leads to.
+pub(super) fn led_to<'a>(table: &'a Table, verdicts: &'a Verdicts) -> BTreeSet<&'a str> {
+    let exprs = table.chains.iter().flat_map(|c| &c.rules).flat_map(|r| &r.exprs);
+    let given = exprs.flat_map(|expr| match expr {
+        Expr::Verdict(v) => std::slice::from_ref(v),
+        Expr::VerdictMap(name) => verdicts.get(&table.id.set(name)).map_or(&[][..], Vec::as_slice),
+        _ => &[],
+    });
+    given.filter_map(|v| if let Verdict::Jump(to) | Verdict::Goto(to) = v { Some(to.as_str()) } else { None }).collect()
 }
 
 /// The chain reachable from this one that has a rule which refuses.

@@ -18,7 +18,7 @@ use crate::{
     backends::{Context, Verified},
     error::{Error, ErrorKind, Result},
     host::Look,
-    nft::{Elements, Hooked, Ruleset, Set, SetKind, Table, prefixes},
+    nft::{Chain, Elements, Hooked, Ruleset, Set, SetKind, Table, prefixes},
     plan::TAG,
 };
 
@@ -76,6 +76,13 @@ fn kernel(cx: &Context<'_>) -> Result<Seen> {
         seen.chains.extend(table.chains.iter().map(|c| table.id.chain(&c.name)));
         let base = table.chains.iter().filter(|c| c.hooked.is_some());
         seen.hooked.extend(base.map(|c| table.id.chain(&c.name)));
+        let led_to = attach::led_to(table, &verdicts);
+        let others = |c: &&Chain| c.rules.iter().any(|r| r.comment.as_deref() != Some(TAG));
+        let lived_in =
+            table.chains.iter().filter(|c| c.hooked.is_some() || others(c) || led_to.contains(c.name.as_str()));
+        seen.lived_in.extend(lived_in.map(|c| table.id.chain(&c.name)));
+        let inputs = table.chains.iter().filter(|c| attach::on_input(c));
+        seen.inputs.extend(inputs.map(|c| table.id.chain(&c.name)));
         if table.dormant {
             seen.dormant.insert(table.id.clone());
         }
