@@ -770,3 +770,18 @@ fn a_chain_without_a_hook_that_is_in_his_configuration_is_not_missed() {
         });
     }
 }
+
+#[test]
+fn a_saved_copy_of_our_rules_is_told_of_when_ours_are_gone() {
+    alone(|| {
+        let (host, b) = (Host::default(), backend(NONE));
+        load(DROPPING);
+        sync(&b, &host, &few());
+        host.files.borrow_mut().insert("/etc/nftables.conf".into(), listing().into_bytes());
+        let ids = || b.warnings(&b.observe(&context(&host)).unwrap()).into_iter().map(|w| w.id).collect::<Vec<_>>();
+        assert_eq!(ids(), Vec::<String>::new());
+        let seen = b.observe(&context(&host)).unwrap();
+        host.carry_out(&b.steps(&seen, &Owned::default()).unwrap());
+        assert_eq!(ids(), ["rules-in-configuration"]);
+    });
+}

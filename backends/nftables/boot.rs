@@ -16,7 +16,7 @@ use crate::{
     backends::Warning,
     error::{Error, ErrorKind, Result},
     nft::TableId,
-    plan::{Owner, Plan, Remove, Run, Step, Write},
+    plan::{Owner, Plan, Remove, Run, Step, TAG, Write},
 };
 
 /// The folder of our files.
@@ -57,6 +57,12 @@ fn loader(persist: Persist, seen: &BootSeen) -> Loader<'_> {
         (_, _, Some(config)) => Loader::Include(config),
         (_, _, None) => Loader::Nobody("this machine has no configuration of nftables"),
     }
+}
+
+/// Whether a configuration holds rules with our comment, as `nft list ruleset` prints them.
+fn holds_ours(config: &[u8]) -> bool {
+    let comment = format!("comment \"{TAG}\"");
+    config.windows(comment.len()).any(|text| text == comment.as_bytes())
 }
 
 fn names_dormant(config: &[u8]) -> bool {
@@ -213,6 +219,18 @@ fn edit(path: &Path, text: &Arc<[u8]>, content: Vec<u8>) -> Step {
 pub(super) fn warnings(persist: Persist, seen: &Seen) -> Vec<Warning> {
     let boot = &seen.boot;
     let mut warnings = Vec::new();
+    // While ours are live the rehearsal tells that they are there twice.
+    let saved = boot.configs.iter().find(|(_, text)| seen.tables.is_empty() && holds_ours(text));
+    if let Some((path, _)) = saved {
+        warnings.push(Warning::new(
+            "rules-in-configuration",
+            format!(
+                "{} holds a saved copy of edgeallow's rules, which opens the ports again at boot: delete what is \
+                 commented \"edgeallow\" there, and the sets edgeallow4, edgeallow6 and edgeallow_ports",
+                path.display()
+            ),
+        ));
+    }
     if persist == Persist::None {
         return warnings;
     }
