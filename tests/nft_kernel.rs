@@ -22,7 +22,7 @@ use edgeallow::{
         nftables::{Nftables, NftablesConfig, Owned, Seen},
     },
     error::{Error, ErrorKind, Result},
-    host::{FileSeen, Look, Output, netlink},
+    host::{Act as _, FileSeen, Look, Machine, Output, netlink},
     nft::{Elements, Interval, NftBatch, NftOp, Ruleset, SetId, SetKind, TableFamily, TableId, Verdict},
     plan::{Check, Desired, Plan, Protocol, Step},
 };
@@ -617,5 +617,171 @@ fn a_rehearsal_tells_apart_what_is_whose_fault() {
         // A configuration of his that clashes with ours.
         let clash = CONF.to_owned() + "table inet filter { set edgeallow4 { type ipv6_addr; }\n }\n";
         assert_eq!(first(&clash).unwrap_err().kind, ErrorKind::LoadTest);
+    });
+}
+
+#[test]
+fn a_table_that_sleeps_is_left_asleep() {
+    alone(|| {
+        let (host, b) = (Host::default(), backend(""));
+        load("table inet fw { flags dormant; chain input { type filter hook input priority 0; policy drop; }\n }");
+        let before = listing();
+        let Probe::Ready { auto, .. } = b.probe(&context(&host)) else { panic!("not ready") };
+        assert!(matches!(auto, edgeallow::backends::Auto::No(_)), "{auto:?}");
+        let unnamed = Nftables { named: false, ..backend("") };
+        assert!(sync(&unnamed, &host, &few()).is_empty());
+        let asked = backend("attach = [\"inet fw input\"]");
+        let seen = asked.observe(&context(&host)).unwrap();
+        let error = asked.target(&few(), &seen).unwrap_err();
+        assert!(error.message.contains("dormant"), "{error}");
+        assert_eq!(listing(), before);
+        // It was awake when ours went in.
+        load("add table inet fw");
+        let include = Host::with(&[("/etc/nftables.conf", "table inet fw {\n}\n")]);
+        sync(&b, &include, &few());
+        load("add table inet fw { flags dormant; }");
+        sync(&unnamed, &include, &few());
+        assert_eq!(listing(), before);
+        assert_eq!(include.files.borrow().len(), 1, "nothing of ours that names it is stored");
+    });
+}
+
+#[test]
+fn exactly_one_backend_takes_a_table_that_looks_like_iptables() {
+    use edgeallow::backends::{Auto, iptables::Iptables};
+    let yes = |probe: Probe| matches!(probe, Probe::Ready { auto: Auto::Yes(_), .. });
+    for (rule, native) in [
+        ("", false),
+        ("counter accept", false),
+        ("tcp dport 22 accept", false),
+        ("limit rate 1/second accept", false),
+        ("ct state established accept", true),
+        ("log prefix \"x\"", true),
+        ("limit rate over 1/second drop", true),
+        ("reject", true),
+        ("tcp dport { 22, 80 } accept", true),
+        ("tcp dport vmap { 22 : drop }", true),
+        ("fib daddr type local accept", true),
+    ] {
+        for family in ["ip", "ip6"] {
+            alone(|| {
+                load(&format!(
+                    "table {family} filter {{ chain INPUT {{ type filter hook input priority 0; policy drop; {rule}; }}\n }}"
+                ));
+                let machine = Machine::new();
+                let cx = Context { host: &machine, applied: None, full_check: 9, deep: false, leave_stored: false };
+                let (nft, ipt) = (yes(backend(NONE).probe(&cx)), yes(Iptables::default().probe(&cx)));
+                assert_eq!((nft, ipt), (native, !native), "{family}: {rule}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_chain_of_iptables_in_a_table_that_became_nfts_is_taken_out() {
+    use edgeallow::backends::iptables;
+    alone(|| {
+        load(
+            "table ip filter {
+                chain EDGEALLOW { ip saddr 104.16.0.0/13 tcp dport 443 counter accept; }
+                chain INPUT {
+                    type filter hook input priority 0; policy drop;
+                    counter jump EDGEALLOW
+                    ct state established accept
+                }
+            }",
+        );
+        let machine = Machine::new();
+        let cx = Context { host: &machine, applied: None, full_check: 9, deep: false, leave_stored: false };
+        let b = iptables::Iptables::default();
+        let plan = b.steps(&b.observe(&cx).unwrap(), &iptables::Owned::default()).unwrap();
+        let Step::Nft(batch) = &plan.changes[0].step else { panic!("{plan:?}") };
+        netlink::apply(batch).unwrap();
+        assert!(!listing().contains("EDGEALLOW"), "{}", listing());
+        assert!(b.steps(&b.observe(&cx).unwrap(), &iptables::Owned::default()).unwrap().is_empty());
+        load("add chain ip filter EDGEALLOW; add rule ip filter INPUT tcp dport 22 jump EDGEALLOW");
+        let error = b.steps(&b.observe(&cx).unwrap(), &iptables::Owned::default()).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ToolConfig);
+    });
+}
+
+#[test]
+fn a_rehearsal_knows_this_machines_interfaces() {
+    alone(|| {
+        assert!(Command::new("ip").args(["link", "add", "eth0", "type", "veth"]).status().unwrap().success());
+        let his = |name: &str| -> Vec<Arc<[u8]>> {
+            let chain = "type filter hook input priority 0; policy drop;";
+            vec![format!("table inet filter {{ chain input {{ {chain} iif {name} accept; }}\n }}").into_bytes().into()]
+        };
+        let machine = Machine::new();
+        let judged = std::sync::atomic::AtomicUsize::new(0);
+        let judge = |_: &dyn Look| {
+            judged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(Vec::new())
+        };
+        assert_eq!(machine.rehearse(&his("eth0"), 1, &judge).unwrap(), []);
+        assert_eq!(judged.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(machine.rehearse(&his("eth7"), 1, &judge).unwrap()[0].id, "rehearsal-incomplete");
+        let error = machine.rehearse(&his("} nonsense"), 1, &judge).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ToolConfig);
+        assert_eq!(listing(), "");
+    });
+}
+
+#[test]
+fn what_is_chosen_must_be_on_input_and_what_is_left_out_is_named() {
+    alone(|| {
+        load(DROPPING);
+        let host = Host::default();
+        let b = backend("persist = \"none\"\nattach = [\"inet filter input\"]");
+        sync(&b, &host, &few());
+        let warnings = b.warnings(&b.observe(&context(&host)).unwrap());
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings[0].id, "accept-not-final");
+        let said = &warnings[0].message;
+        assert!(said.contains("inet filter maps, ip6 six in6") && !said.contains("quiet"), "{said}");
+        let wrong = backend("attach = [\"inet filter forward\"]");
+        let error = wrong.target(&few(), &wrong.observe(&context(&host)).unwrap()).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ToolConfig);
+        assert!(error.message.contains("inet filter forward") && error.hint.is_some(), "{error}");
+    });
+}
+
+#[test]
+fn a_chain_without_a_hook_that_is_in_his_configuration_is_not_missed() {
+    let his = "table inet filter {
+        chain sub { tcp dport 22 accept; }
+        chain input { type filter hook input priority 0; policy drop; jump sub; }
+    }";
+    for (config, ids) in [(his, &[][..]), ("", &["chain-not-persisted"])] {
+        alone(|| {
+            let host = Host::with(&[("/etc/nftables.conf", config)]);
+            load(his);
+            let b = backend("attach = [\"inet filter sub\"]");
+            let (seen, plan) = plan(&b, &context(&host), &few());
+            let to = b.target(&few(), &seen).unwrap();
+            let Check::NftRehearsal { scripts, his, .. } = &plan.checks[0] else { panic!("{plan:?}") };
+            let judge = |there: &dyn Look| {
+                let cx = Context { host: there, applied: None, full_check: 10_000, deep: true, leave_stored: false };
+                b.rehearsed(&b.observe(&cx)?, &to)
+            };
+            let warnings = Machine::new().rehearse(scripts, *his, &judge).unwrap();
+            assert_eq!(warnings.iter().map(|w| w.id.as_str()).collect::<Vec<_>>(), ids);
+        });
+    }
+}
+
+#[test]
+fn a_saved_copy_of_our_rules_is_told_of_when_ours_are_gone() {
+    alone(|| {
+        let (host, b) = (Host::default(), backend(NONE));
+        load(DROPPING);
+        sync(&b, &host, &few());
+        host.files.borrow_mut().insert("/etc/nftables.conf".into(), listing().into_bytes());
+        let ids = || b.warnings(&b.observe(&context(&host)).unwrap()).into_iter().map(|w| w.id).collect::<Vec<_>>();
+        assert_eq!(ids(), Vec::<String>::new());
+        let seen = b.observe(&context(&host)).unwrap();
+        host.carry_out(&b.steps(&seen, &Owned::default()).unwrap());
+        assert_eq!(ids(), ["rules-in-configuration"]);
     });
 }

@@ -182,7 +182,7 @@ impl World {
             Set { name: set_name(*family).to_owned(), flags, key_type, key_len, expires: false, count: None }
         };
         let sets = self.kernel.sets.keys().map(set).collect();
-        Table { id: TableId::new(TableFamily::Inet, "firewalld"), owned: false, chains, sets }
+        Table { id: TableId::new(TableFamily::Inet, "firewalld"), owned: false, dormant: false, chains, sets }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     backends::Context,
     error::{Error, ErrorKind, Result},
     host::{FileSeen, Look, Output},
-    nft::{TableFamily, TableId},
+    nft::{self, ChainId, Expr, TableFamily, TableId, Verdict},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,6 +63,21 @@ pub struct Table {
     pub verdict: refuse::Verdict,
     /// nft wrote it, and iptables can't show it.
     pub unreadable: bool,
+    /// What of ours is in such a table, and can only be taken out over netlink.
+    pub stranded: Option<Stranded>,
+}
+
+/// Our chain in a table that iptables can no longer work with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranded {
+    /// The chain.
+    pub chain: ChainId,
+    /// Our jumps into it: their chains, and the kernel's numbers for them.
+    pub jumps: Vec<(ChainId, u64)>,
+    /// The kernel's numbers for the rules in it.
+    pub rules: Vec<u64>,
+    /// A chain with a rule that isn't ours and leads into it.
+    pub held: Option<ChainId>,
 }
 
 /// A set of ours as it was seen.
@@ -112,6 +127,8 @@ pub struct Seen {
     pub files: Vec<Stored>,
     /// Whether `ipset` is installed.
     pub ipset: bool,
+    /// The generation of the nftables rule set, where something of ours is stranded in it.
+    pub generation: Option<u32>,
     /// The variant that the plain command `iptables` writes, if that had to be known.
     pub default: Option<Variant>,
     /// Why IPv6 is left out, if it is.
@@ -302,15 +319,61 @@ pub fn printed(host: &dyn Look, with_sets: bool) -> Result<Printed> {
 pub fn tables(host: &dyn Look, with_sets: bool) -> Result<Looked> {
     let Printed { saved, without_v6, sets } = printed(host, with_sets)?;
     let mut version = None;
+    // Without nf_tables there is nothing that nft could have written.
+    let native = if saved.iter().any(|(t, _)| t.variant == Variant::Nft) { host.nft_ruleset().ok() } else { None };
+    let native = native.unwrap_or_default();
     let table = |(tool, saved): (Tool, save::Saved)| {
         version = version.take().or(saved.version);
-        let filter = saved.filter.unwrap_or_default();
+        let of_nft = native.table(&filter_table(tool.family)).filter(|_| tool.variant == Variant::Nft);
+        // The program passes over what it can't show of some tables: ask the same question as the backend nftables.
+        let natively = of_nft.is_some_and(|t| t.chains.iter().any(|c| c.hooked.is_some()) && !nft::is_xtables(t));
+        let unreadable = saved.unreadable || natively;
+        let filter = if unreadable { save::Filter::default() } else { saved.filter.unwrap_or_default() };
         let rules::Contents { part, foreign, held, taken } = rules::contents(&filter);
-        let verdict = refuse::verdict(&filter, taken);
-        Table { tool, part, foreign, held, taken, verdict, unreadable: saved.unreadable }
+        let mut verdict = refuse::verdict(&filter, taken);
+        if of_nft.is_some_and(|t| t.dormant) {
+            verdict.refuses = None;
+        }
+        let stranded = if unreadable { of_nft.and_then(stranded) } else { None };
+        Table { tool, part, foreign, held, taken, verdict, unreadable, stranded }
     };
     let tables = saved.into_iter().map(table).collect();
     Ok(Looked { tables, without_v6, sets, version })
+}
+
+fn filter_table(family: Family) -> TableId {
+    let family = match family {
+        Family::V4 => TableFamily::Ip,
+        Family::V6 => TableFamily::Ip6,
+    };
+    TableId::new(family, "filter")
+}
+
+/// What is left of ours in a table that is nft's by now. nft keeps no comment of a rule that it wrote anew, so a jump
+/// is ours if it asks for nothing.
+fn stranded(table: &nft::Table) -> Option<Stranded> {
+    let chain = table.chain(rules::CHAIN)?;
+    let mut out = Stranded {
+        chain: table.id.chain(rules::CHAIN),
+        jumps: Vec::new(),
+        rules: chain.rules.iter().map(|r| r.handle).collect(),
+        held: None,
+    };
+    let leads = |r: &&nft::Rule| {
+        r.exprs.iter().any(|e| matches!(e, Expr::Verdict(Verdict::Jump(c) | Verdict::Goto(c)) if c == rules::CHAIN))
+    };
+    let asks = |e: &Expr| !matches!(e, Expr::Counter | Expr::Compat | Expr::Verdict(Verdict::Jump(_)));
+    for from in &table.chains {
+        for rule in from.rules.iter().filter(leads) {
+            let place = table.id.chain(&from.name);
+            if from.name == "INPUT" && !rule.exprs.iter().any(asks) {
+                out.jumps.push((place, rule.handle));
+            } else {
+                out.held = Some(place);
+            }
+        }
+    }
+    Some(out)
 }
 
 fn failed(program: &str, answer: &Output) -> Error {
@@ -386,9 +449,11 @@ pub fn observe(cx: &Context<'_>, named: bool) -> Result<Seen> {
         ipset && (host.exists(Path::new("/sys/module/ip_set")) || !host.exists(Path::new("/sys/module")));
     let may_exist = |name: &str| host.has_ipset(name).ok().flatten() != Some(false);
     let ours = Family::BOTH.map(|f| [ipset::set_name(f), ipset::new_name(f)]);
+    let before = host.nft_generation().ok().flatten();
     let looked = tables(host, sets_possible && ours.as_flattened().iter().any(|name| may_exist(name)))?;
     let files = files(host)?;
     let mut seen = Seen { tables: looked.tables, files, ipset, without_v6: looked.without_v6, ..Seen::default() };
+    seen.generation = before.filter(|_| seen.tables.iter().any(|t| t.stranded.is_some()));
     if let Some(answer) = looked.sets {
         sets(cx, &answer?, &mut seen)?;
     }

@@ -9,11 +9,12 @@
 use super::{
     Owned, Place, Seen, ipset,
     rules::{self, Part},
-    seen::Table,
+    seen::{Stranded, Table},
 };
 use crate::{
     allowlist::Family,
     error::{Error, ErrorKind, Result},
+    nft::{NftBatch, NftOp},
     plan::{Owner, Plan, Run, Step, Write, counted},
 };
 
@@ -48,6 +49,16 @@ pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
                 format!("a chain {chain} that isn't edgeallow's is in table filter of {}", table.tool.command),
             )
             .hint(format!("rename that chain: `{} -E {chain} ANOTHER-NAME`", table.tool.command)));
+        }
+        if let Some(stranded) = table.stranded.as_ref().filter(|_| wanted.is_empty()) {
+            plan.change(
+                format!(
+                    "{} holds our chain, and nft's rules beside it, so iptables can't take it out",
+                    table.tool.save
+                ),
+                Step::Nft(take_out(stranded, seen.generation)?),
+            );
+            continue;
         }
         if table.part != wanted {
             let script = rules::script(&table.part, &wanted, table.held);
@@ -89,6 +100,23 @@ pub fn steps(seen: &Seen, to: &Owned) -> Result<Plan> {
         plan.change(why, Step::Write(step));
     }
     Ok(plan)
+}
+
+/// Takes our chain out of a table that iptables can't work with.
+fn take_out(stranded: &Stranded, generation: Option<u32>) -> Result<NftBatch> {
+    let Stranded { chain, jumps, rules, held } = stranded;
+    if let Some(held) = held {
+        return Err(Error::new(
+            ErrorKind::ToolConfig,
+            format!("cannot take out chain {chain}: a rule in chain {held} that is not ours leads into it"),
+        )
+        .hint(format!("see it with `nft -a list chain {held}`, delete it, and run edgeallow again")));
+    }
+    let inside = rules.iter().map(|handle| (chain, handle));
+    let all = jumps.iter().map(|(from, handle)| (from, handle)).chain(inside);
+    let mut ops: Vec<_> = all.map(|(chain, handle)| NftOp::DelRule { chain: chain.clone(), handle: *handle }).collect();
+    ops.push(NftOp::DelChain(chain.clone()));
+    Ok(NftBatch { generation, ops })
 }
 
 fn ipset_restore(script: String) -> Step {

@@ -135,7 +135,7 @@ pub fn warnings(seen: &Seen) -> Vec<Warning> {
             out.push(Warning::new(
                 "table-unreadable",
                 format!(
-                    "{} can't show its table filter, because nft wrote rules into it; it is left alone",
+                    "{} can't show its table filter, because nft wrote rules into it; it is left to the backend nftables",
                     table.tool.save
                 ),
             ));

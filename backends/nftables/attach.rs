@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::OWN_TABLE;
-use crate::nft::{Chain, ChainId, Expr, Hooked, Policy, Ruleset, SetId, Table, TableFamily, Verdict};
+use crate::nft::{Chain, ChainId, Expr, Hooked, Policy, Ruleset, SetId, Table, TableFamily, Verdict, is_xtables};
 
 /// The verdicts that each verdict map can give.
 pub(super) type Verdicts = BTreeMap<SetId, Vec<Verdict>>;
@@ -22,10 +22,6 @@ const FOREIGN: [(&str, &str); 9] = [
     ("sshguard", "sshguard"),
     ("kube-", "Kubernetes"),
 ];
-
-/// The chains that iptables-nft makes, and the tables it makes them in.
-const XT_CHAINS: [&str; 5] = ["INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"];
-pub(super) const XT_TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 /// A base chain on input in a table that nobody else owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,18 +40,26 @@ pub(super) fn owner(table: &Table) -> Option<&'static str> {
     if let Some((_, who)) = FOREIGN.iter().find(|(start, _)| table.id.name.starts_with(start)) {
         return Some(who);
     }
-    let xt_table = table.id.family != TableFamily::Inet && XT_TABLES.contains(&table.id.name.as_str());
-    let xt_chain = || table.chains.iter().any(|c| c.hooked.is_some() && XT_CHAINS.contains(&c.name.as_str()));
-    let compat = || table.chains.iter().flat_map(|c| &c.rules).any(|r| r.exprs.contains(&Expr::Compat));
-    (xt_table && xt_chain() || compat()).then_some("iptables")
+    // The backend iptables asks the same question of this table, so that exactly one of the two takes it.
+    if matches!(table.id.family, TableFamily::Ip | TableFamily::Ip6) && table.id.name == "filter" {
+        return is_xtables(table).then_some("iptables");
+    }
+    (is_xtables(table) || compat(table)).then_some("iptables")
 }
 
-fn on_input(chain: &Chain) -> bool {
+/// Whether rules in it use extensions of iptables: then nft can't load what it lists of the table.
+pub(super) fn compat(table: &Table) -> bool {
+    table.chains.iter().flat_map(|c| &c.rules).any(|r| r.exprs.contains(&Expr::Compat))
+}
+
+/// Whether it is a filter chain on the hook input.
+pub(super) fn on_input(chain: &Chain) -> bool {
     chain.hooked.as_ref().is_some_and(|h| h.hook == Hooked::INPUT && h.kind == "filter")
 }
 
 fn filters_input(table: &Table) -> bool {
-    !matches!(table.id.family, TableFamily::Other(_)) && table.chains.iter().any(on_input)
+    // A table that sleeps refuses nothing.
+    !table.dormant && !matches!(table.id.family, TableFamily::Other(_)) && table.chains.iter().any(on_input)
 }
 
 /// The verdict maps whose elements must be known to judge.
@@ -101,6 +105,17 @@ fn candidates<'a>(table: &'a Table, verdicts: &'a Verdicts) -> impl Iterator<Ite
             })
         },
     })
+}
+
+/// The chains that a rule of the table leads to.
+pub(super) fn led_to<'a>(table: &'a Table, verdicts: &'a Verdicts) -> BTreeSet<&'a str> {
+    let exprs = table.chains.iter().flat_map(|c| &c.rules).flat_map(|r| &r.exprs);
+    let given = exprs.flat_map(|expr| match expr {
+        Expr::Verdict(v) => std::slice::from_ref(v),
+        Expr::VerdictMap(name) => verdicts.get(&table.id.set(name)).map_or(&[][..], Vec::as_slice),
+        _ => &[],
+    });
+    given.filter_map(|v| if let Verdict::Jump(to) | Verdict::Goto(to) = v { Some(to.as_str()) } else { None }).collect()
 }
 
 /// The chain reachable from this one that has a rule which refuses.

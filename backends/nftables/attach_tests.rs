@@ -20,7 +20,7 @@ fn regular(name: &str, rules: Vec<Rule>) -> Chain {
 }
 
 fn table(family: TableFamily, name: &str, chains: Vec<Chain>) -> Table {
-    Table { id: TableId::new(family, name), owned: false, chains, sets: Vec::new() }
+    Table { id: TableId::new(family, name), owned: false, dormant: false, chains, sets: Vec::new() }
 }
 
 fn why(tables: Vec<Table>, verdicts: &Verdicts) -> Vec<(String, Option<String>)> {
@@ -116,4 +116,43 @@ fn only_filter_chains_on_input_are_places() {
     forward.hooked.as_mut().unwrap().hook = 2;
     let all = why(vec![table(TableFamily::Inet, "t", vec![nat, forward, regular("r", vec![])])], &Verdicts::new());
     assert_eq!(all, []);
+}
+
+#[test]
+fn a_table_that_sleeps_refuses_nothing() {
+    let mut asleep = table(TableFamily::Inet, "fw", vec![base("input", Policy::Drop, vec![])]);
+    asleep.dormant = true;
+    let mut foreign = asleep.clone();
+    foreign.id.name = "firewalld".into();
+    assert_eq!(why(vec![asleep.clone()], &Verdicts::new()), []);
+    assert!(foreign_refusals(&Ruleset { tables: vec![asleep, foreign] }, &Verdicts::new()).is_empty());
+}
+
+#[test]
+fn what_iptables_cannot_read_is_native() {
+    let place = |family, rules| {
+        let chains = vec![base("INPUT", Policy::Drop, rules)];
+        places(&Ruleset { tables: vec![table(family, "filter", chains)] }, &Verdicts::new()).len()
+    };
+    let other = |name: &str| rule(vec![Expr::Other(name.into()), Expr::Counter, Expr::Verdict(Verdict::Accept)]);
+    for family in [TableFamily::Ip, TableFamily::Ip6] {
+        assert_eq!(place(family, vec![]), 0);
+        assert_eq!(place(family, vec![rule(vec![Expr::Compat, Expr::Counter]), other("limit"), other("range")]), 0);
+        for native in ["ct", "fib", "log", "quota"] {
+            assert_eq!(place(family, vec![other(native)]), 1, "{native}");
+            assert_eq!(
+                place(family, vec![rule(vec![Expr::Compat]), other(native)]),
+                1,
+                "{native} beside iptables' own"
+            );
+        }
+        assert_eq!(place(family, vec![rule(vec![Expr::Reject])]), 1);
+        assert_eq!(place(family, vec![rule(vec![Expr::Lookup("s".into())])]), 1);
+    }
+    // Another base chain, or INPUT elsewhere than iptables puts it.
+    let extra = vec![base("INPUT", Policy::Drop, vec![]), base("mine", Policy::Accept, vec![])];
+    assert_eq!(why(vec![table(TableFamily::Ip, "filter", extra)], &Verdicts::new()).len(), 2);
+    let mut early = base("INPUT", Policy::Drop, vec![]);
+    early.hooked.as_mut().unwrap().priority = -5;
+    assert_eq!(why(vec![table(TableFamily::Ip, "filter", vec![early])], &Verdicts::new()).len(), 1);
 }

@@ -16,7 +16,7 @@ use crate::{
     backends::Warning,
     error::{Error, ErrorKind, Result},
     nft::TableId,
-    plan::{Owner, Plan, Remove, Run, Step, Write},
+    plan::{Owner, Plan, Remove, Run, Step, TAG, Write},
 };
 
 /// The folder of our files.
@@ -50,9 +50,23 @@ fn loader(persist: Persist, seen: &BootSeen) -> Loader<'_> {
         (Persist::None, ..) => Loader::Unwanted,
         (Persist::Auto | Persist::DropIn, Some(nft), _) if can_drop_in => Loader::DropIn(nft),
         (Persist::DropIn, ..) => Loader::Nobody("systemd runs no nftables.service here"),
+        // Whatever names a sleeping table without `flags dormant` wakes it, and his includes are not looked into.
+        (_, _, Some(_)) if seen.configs.first().is_some_and(|(_, text)| names_dormant(text)) => {
+            Loader::Nobody("its configuration has a dormant table, which an include of ours could wake")
+        }
         (_, _, Some(config)) => Loader::Include(config),
         (_, _, None) => Loader::Nobody("this machine has no configuration of nftables"),
     }
+}
+
+/// Whether a configuration holds rules with our comment, as `nft list ruleset` prints them.
+fn holds_ours(config: &[u8]) -> bool {
+    let comment = format!("comment \"{TAG}\"");
+    config.windows(comment.len()).any(|text| text == comment.as_bytes())
+}
+
+fn names_dormant(config: &[u8]) -> bool {
+    config.windows(7).any(|word| word == b"dormant")
 }
 
 /// What should be stored, given what should be live.
@@ -67,6 +81,8 @@ pub(super) fn target(persist: Persist, live: &std::collections::BTreeMap<TableId
         Loader::Include(_) => file::Form::Whole,
         Loader::Nobody(_) | Loader::Unwanted => return Stored::default(),
     };
+    // What iptables made is not in his configuration, and an empty chain in its place would break iptables.
+    let live: std::collections::BTreeMap<_, _> = live.iter().filter(|(id, _)| !seen.mixed.contains(id)).collect();
     if live.is_empty() {
         return Stored::default();
     }
@@ -203,8 +219,29 @@ fn edit(path: &Path, text: &Arc<[u8]>, content: Vec<u8>) -> Step {
 pub(super) fn warnings(persist: Persist, seen: &Seen) -> Vec<Warning> {
     let boot = &seen.boot;
     let mut warnings = Vec::new();
+    // While ours are live the rehearsal tells that they are there twice.
+    let saved = boot.configs.iter().find(|(_, text)| seen.tables.is_empty() && holds_ours(text));
+    if let Some((path, _)) = saved {
+        warnings.push(Warning::new(
+            "rules-in-configuration",
+            format!(
+                "{} holds a saved copy of edgeallow's rules, which opens the ports again at boot: delete what is \
+                 commented \"edgeallow\" there, and the sets edgeallow4, edgeallow6 and edgeallow_ports",
+                path.display()
+            ),
+        ));
+    }
     if persist == Persist::None {
         return warnings;
+    }
+    for id in seen.mixed.iter().filter(|id| seen.tables.contains_key(id)) {
+        warnings.push(Warning::new(
+            "not-persisted",
+            format!(
+                "table {id} holds rules of iptables and rules of nft, so neither can store it: after a boot our rules \
+                 are missing from it until edgeallow runs again"
+            ),
+        ));
     }
     if boot.nft.is_none() {
         warnings.push(Warning::new(

@@ -49,6 +49,21 @@ fn attach(config: &NftablesConfig, named: bool, seen: &Seen) -> Result<BTreeSet<
                  `nft list chains` shows what there is",
             ));
         }
+        if let Some(asleep) = chains.iter().find(|c| seen.dormant.contains(&c.table) && c.table != *OWN_TABLE) {
+            return Err(Error::new(
+                ErrorKind::BackendUnusable,
+                format!("table {} is dormant: its chain {} sees no packet", asleep.table, asleep.name),
+            )
+            .hint("leave it out of `nftables.attach`, or wake it by loading it without `flags dormant`"));
+        }
+        let elsewhere = |c: &&ChainId| seen.hooked.contains(c) && !seen.inputs.contains(c) && c.table != *OWN_TABLE;
+        if let Some(wrong) = chains.iter().find(elsewhere) {
+            return Err(Error::new(
+                ErrorKind::ToolConfig,
+                format!("chain {wrong} sees no packet for this machine: it is no filter chain on the hook input"),
+            )
+            .hint("name a chain on input in `nftables.attach`, or a chain without a hook that one on input leads to"));
+        }
         return Ok(chains);
     }
     let attached = |c: &ChainId| seen.tables.get(&c.table).is_some_and(|t| t.chains.contains_key(&c.name));

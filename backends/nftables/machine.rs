@@ -45,7 +45,13 @@ impl Machine {
             };
             let chain = Chain { name: (*chain).to_owned(), hooked, rules: vec![his] };
             let id = TableId::new(*family, *table);
-            machine.rules.tables.push(Table { id, owned: false, chains: vec![chain], sets: Vec::new() });
+            machine.rules.tables.push(Table {
+                id,
+                owned: false,
+                dormant: false,
+                chains: vec![chain],
+                sets: Vec::new(),
+            });
         }
         machine
     }
@@ -111,7 +117,8 @@ impl Machine {
         match op {
             NftOp::AddTable(id) => {
                 if self.table(id).is_err() {
-                    let table = Table { id: id.clone(), owned: false, chains: Vec::new(), sets: Vec::new() };
+                    let table =
+                        Table { id: id.clone(), owned: false, dormant: false, chains: Vec::new(), sets: Vec::new() };
                     self.rules.tables.push(table);
                 }
             }

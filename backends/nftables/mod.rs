@@ -135,6 +135,24 @@ impl Backend for Nftables {
                 ),
             ));
         }
+        if !self.config.attach.is_empty() {
+            // A chosen chain without a hook stands for those that lead to it, which are not followed back.
+            let chosen: Vec<_> = self.config.attach.iter().map(|name| &name.0).collect();
+            let behind =
+                |place: &attach::Place| chosen.iter().any(|c| c.table == place.chain.table && !seen.hooked.contains(c));
+            let missed = seen.places.iter().filter(|p| p.refuses.is_some() && !chosen.contains(&&p.chain));
+            let missed: Vec<_> = missed.filter(|p| !behind(p)).map(|p| p.chain.to_string()).collect();
+            if !missed.is_empty() {
+                warnings.push(Warning::new(
+                    "accept-not-final",
+                    format!(
+                        "`nftables.attach` leaves out what can still refuse a packet: {}; name it there too, or leave \
+                         `attach` empty",
+                        missed.join(", ")
+                    ),
+                ));
+            }
+        }
         warnings
     }
 

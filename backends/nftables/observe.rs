@@ -18,7 +18,7 @@ use crate::{
     backends::{Context, Verified},
     error::{Error, ErrorKind, Result},
     host::Look,
-    nft::{Elements, Hooked, Ruleset, Set, SetKind, Table, prefixes},
+    nft::{Chain, Elements, Hooked, Ruleset, Set, SetKind, Table, prefixes},
     plan::TAG,
 };
 
@@ -76,6 +76,19 @@ fn kernel(cx: &Context<'_>) -> Result<Seen> {
         seen.chains.extend(table.chains.iter().map(|c| table.id.chain(&c.name)));
         let base = table.chains.iter().filter(|c| c.hooked.is_some());
         seen.hooked.extend(base.map(|c| table.id.chain(&c.name)));
+        let led_to = attach::led_to(table, &verdicts);
+        let others = |c: &&Chain| c.rules.iter().any(|r| r.comment.as_deref() != Some(TAG));
+        let lived_in =
+            table.chains.iter().filter(|c| c.hooked.is_some() || others(c) || led_to.contains(c.name.as_str()));
+        seen.lived_in.extend(lived_in.map(|c| table.id.chain(&c.name)));
+        let inputs = table.chains.iter().filter(|c| attach::on_input(c));
+        seen.inputs.extend(inputs.map(|c| table.id.chain(&c.name)));
+        if table.dormant {
+            seen.dormant.insert(table.id.clone());
+        }
+        if attach::compat(table) {
+            seen.mixed.insert(table.id.clone());
+        }
         let ours = ours(cx, table, &mut seen.verified)?;
         if table.id == *OWN_TABLE || !ours.sets.is_empty() || !ours.chains.is_empty() {
             seen.tables.insert(table.id.clone(), ours);
@@ -87,7 +100,7 @@ fn kernel(cx: &Context<'_>) -> Result<Seen> {
 /// What of ours is in a table.
 fn ours(cx: &Context<'_>, table: &Table, verified: &mut Verified) -> Result<TableSeen> {
     let mut seen = TableSeen {
-        sound: table.chain(OWN_CHAIN).is_some_and(|c| c.hooked == Some(Hooked::input())),
+        sound: !table.dormant && table.chain(OWN_CHAIN).is_some_and(|c| c.hooked == Some(Hooked::input())),
         ..TableSeen::default()
     };
     for chain in &table.chains {

@@ -49,7 +49,7 @@ pub(super) fn judge(there: &Seen, live: &BTreeMap<TableId, Holding>) -> Result<V
             if !rules.iter().all(|r| found.contains(&Some(r))) {
                 return Err(differs(&format!("our rules are not the first of chain {chain}")));
             }
-            if !there.hooked.contains(&chain) && *id != *OWN_TABLE {
+            if !there.lived_in.contains(&chain) && *id != *OWN_TABLE {
                 warnings.push(Warning::new(
                     "chain-not-persisted",
                     format!("chain {chain} is not in this machine's boot configuration: after a boot it is missing"),

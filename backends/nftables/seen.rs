@@ -74,6 +74,14 @@ pub struct Seen {
     pub chains: BTreeSet<ChainId>,
     /// The base chains among them.
     pub hooked: BTreeSet<ChainId>,
+    /// Chains that are not there for our sake alone: with a hook, with a rule of somebody else's, or led to.
+    pub lived_in: BTreeSet<ChainId>,
+    /// Those of the base chains that filter on input.
+    pub inputs: BTreeSet<ChainId>,
+    /// Tables that sleep.
+    pub dormant: BTreeSet<TableId>,
+    /// Tables that iptables made and nft changed: no configuration of nft's can hold them.
+    pub mixed: BTreeSet<TableId>,
     /// Tables of others that can refuse on input.
     pub foreign: Vec<String>,
     /// Tables with something of ours.

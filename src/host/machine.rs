@@ -26,6 +26,9 @@ use crate::{
 /// How long a tool's own lock is waited for.
 const TOOL_LOCK: Duration = Duration::from_secs(10);
 
+/// How long one file of a rehearsal may take to load: a million elements take nft some ten seconds.
+const REHEARSAL: Duration = Duration::from_secs(120);
+
 /// A program with its arguments, and what it was fed.
 type Question = (Vec<String>, Option<String>);
 
@@ -237,22 +240,69 @@ impl Act for Machine {
 
     fn rehearse(&self, scripts: &[Arc<[u8]>], his: usize, judge: Judge<'_>) -> Result<Vec<Warning>> {
         self.forget();
+        let interfaces = interfaces();
         netlink::in_fresh_netns(|| {
             let there = Self::new();
+            there.stand_ins(&interfaces);
             for (n, script) in scripts.iter().enumerate() {
-                let load = plan::Run { stdin: Some(script.clone()), ..plan::Run::new(["nft", "-f", "-"]) };
-                there.execute(&load).map_err(|e| {
-                    if n < his {
-                        let broken = format!("the administrator's own configuration doesn't load: {e}");
-                        Error::new(ErrorKind::ToolConfig, broken).hint("mend it: the firewall would not start")
-                    } else {
-                        Error::new(ErrorKind::LoadTest, format!("edgeallow's file doesn't load: {e}"))
-                    }
+                let load = there.one(vec!["nft", "-f", "-"], Some(script), REHEARSAL);
+                // A program that is missing, hangs or is killed says nothing about anybody's files.
+                let load = load.and_then(|output| match output.status {
+                    Some(_) => Ok(output),
+                    None => Err(Error::new(ErrorKind::Program, "nft was ended by a signal")),
+                });
+                let load = load.map_err(|e| {
+                    Error::new(ErrorKind::LoadTest, format!("the boot configuration could not be tested: {e}"))
+                        .hint(e.hint.unwrap_or_else(|| "run `nft -c -f /etc/nftables.conf` by hand".to_owned()))
                 })?;
+                if load.ok() {
+                    continue;
+                }
+                let why = load.complaint();
+                if n >= his {
+                    return Err(Error::new(ErrorKind::LoadTest, format!("edgeallow's file doesn't load: {why}")));
+                }
+                // What is ours names no interface, so there is nothing in it that this could break.
+                if why.contains("Interface does not exist") || why.contains("No such device") {
+                    return Ok(vec![Warning::new(
+                        "rehearsal-incomplete",
+                        format!(
+                            "the boot configuration could not be tested as a whole, because it names a network \
+                             interface that isn't here now ({why}): if it isn't there at boot either, no firewall is \
+                             loaded; `iifname` in place of `iif` does without"
+                        ),
+                    )]);
+                }
+                let broken = format!("the administrator's own configuration doesn't load: {why}");
+                return Err(Error::new(ErrorKind::ToolConfig, broken).hint("mend it: the firewall would not start"));
             }
             judge(&there)
         })
     }
+}
+
+impl Machine {
+    /// Makes an interface of each of these names in the throwaway namespace that the calling thread lives in: rules
+    /// that name one by `iif` don't load without. As many as the kernel and `ip` can make; the rest is nft's to miss.
+    fn stand_ins(&self, names: &[String]) {
+        // Which kinds the kernel has is not known before: the second and third try fails where the first did not.
+        let kinds = |name: &String| ["dummy", "ifb", "veth"].map(|kind| format!("link add name {name} type {kind}\n"));
+        let script: String = names.iter().flat_map(kinds).collect();
+        if !names.is_empty()
+            && let Err(e) = self.one(vec!["ip", "-force", "-batch", "-"], Some(script.as_bytes()), REHEARSAL)
+        {
+            tracing::debug!("no interfaces for the rehearsal: {e}");
+        }
+    }
+}
+
+/// The names of the network interfaces that the calling thread sees, but `lo`, which every namespace has.
+fn interfaces() -> Vec<String> {
+    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let names = table.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    // What `ip -batch` would take for something else than a name is left out.
+    let plain = |n: &String| *n != "lo" && n.chars().all(|c| c.is_ascii_alphanumeric() || "_-.@".contains(c));
+    names.filter(plain).collect()
 }
 
 struct Held(#[allow(dead_code, reason = "held for its Drop, which releases the lock")] fs::File);

@@ -9,9 +9,11 @@ mod ops;
 mod render;
 mod rule;
 mod seen;
+mod xtables;
 
 pub use intervals::{Interval, RawElement, intervals, prefixes};
 pub use names::{ChainId, SetId, SetKind, TableFamily, TableId};
 pub use ops::{Elements, Hooked, NftBatch, NftOp, Policy};
 pub use rule::{AcceptRule, Expr, Verdict};
 pub use seen::{Chain, Rule, Ruleset, Set, Table};
+pub use xtables::{XT_TABLES, is_xtables};

@@ -28,6 +28,8 @@ pub struct Table {
     pub id: TableId,
     /// Whether a running program owns it (`NFT_TABLE_F_OWNER`): nobody else can change it.
     pub owned: bool,
+    /// Whether it sleeps (`NFT_TABLE_F_DORMANT`): its chains see no packet until somebody wakes it.
+    pub dormant: bool,
     /// Its chains.
     pub chains: Vec<Chain>,
     /// Its sets and maps, anonymous ones too.

@@ -8,13 +8,13 @@ use crate::{
     conformance::{
         Kind,
         nftables::{CONFIGURATION, WITH_INCLUDE, administrators_rules},
-        on_every_kind,
+        on_each_backend,
     },
     lab::{CHANGED_IN_USR, EDGE4, EDGES, Lab, Output, Reach, diff},
     run::{PORTS, expect_status, list_with, part_of, sync, try_sync},
 };
 
-on_every_kind! {
+on_each_backend! {
     without_ipv6_ipv4_is_still_opened,
     without_privilege_it_says_so_and_changes_nothing,
     a_read_only_etc_is_a_clear_error,

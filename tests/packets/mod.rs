@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    conformance::{Kind, iptables, nftables, on_every_kind},
+    conformance::{Kind, iptables, nftables, on_each_backend},
     lab::{EDGE4, EDGE6, EDGES, Lab, Reach, STRANGERS, Table},
     run::{PORTS, expect_status, list_with, part_of, sync, try_sync},
 };
@@ -24,7 +24,7 @@ fn expect_only_cloudflare(lab: &Lab) {
     assert!(edges.all_accepted() && strangers.none_accepted(), "{edges:?}{strangers:?}\n{:?}", lab.rules());
 }
 
-on_every_kind! {
+on_each_backend! {
     no_connection_is_lost_while_the_list_keeps_changing,
     ten_thousand_prefixes,
 }

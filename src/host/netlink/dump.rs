@@ -92,9 +92,7 @@ pub fn ruleset() -> Result<Ruleset> {
     let socket = open()?;
     let mut seen = Ruleset::default();
     list(&socket, libc::NFT_MSG_GETTABLE, "list tables", &mut |family, attrs| {
-        if let Some((name, owned)) = parse::table(attrs) {
-            seen.tables.push(Table { id: TableId::new(family, name), owned, chains: Vec::new(), sets: Vec::new() });
-        }
+        seen.tables.extend(parse::table(family, attrs));
     })?;
     list(&socket, libc::NFT_MSG_GETCHAIN, "list chains", &mut |family, attrs| {
         if let Some((table, chain)) = parse::chain(attrs)

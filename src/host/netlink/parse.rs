@@ -1,8 +1,10 @@
 //! From attributes to [`crate::nft`]'s types. Numbers are those of linux/netfilter/nf_tables.h.
 
 use super::attr::{Attrs, be32, be64, find, string, text};
-use crate::nft::{Chain, Expr, Hooked, Policy, RawElement, Rule, Set, Verdict};
+use crate::nft::{Chain, Expr, Hooked, Policy, RawElement, Rule, Set, Table, TableFamily, TableId, Verdict};
 
+/// `NFT_TABLE_F_DORMANT`.
+const TABLE_DORMANT: u32 = 0x1;
 /// `NFT_TABLE_F_OWNER`.
 const TABLE_OWNER: u32 = 0x2;
 /// `NFT_SET_ELEM_INTERVAL_END`.
@@ -11,9 +13,16 @@ const INTERVAL_END: u32 = 0x1;
 const REG_VERDICT: u32 = 0;
 const REG_1: u32 = 1;
 
-/// A table: its name, and whether a running program owns it.
-pub(super) fn table(attrs: &[u8]) -> Option<(String, bool)> {
-    Some((string(attrs, 1)?, be32(attrs, 2).unwrap_or(0) & TABLE_OWNER != 0))
+/// A table of this family, without what is in it.
+pub(super) fn table(family: TableFamily, attrs: &[u8]) -> Option<Table> {
+    let flags = be32(attrs, 2).unwrap_or(0);
+    Some(Table {
+        id: TableId::new(family, string(attrs, 1)?),
+        owned: flags & TABLE_OWNER != 0,
+        dormant: flags & TABLE_DORMANT != 0,
+        chains: Vec::new(),
+        sets: Vec::new(),
+    })
 }
 
 /// A chain without its rules, and the table it is in.
@@ -80,6 +89,11 @@ fn expr(attrs: &[u8]) -> Option<Expr> {
             find(data, 2).and_then(|d| find(d, 2)).and_then(verdict).map(Expr::Verdict)
         }
         "reject" => Some(Expr::Reject),
+        // Those two forms iptables-nft has for its own (NFTA_LOG_GROUP; NFTA_LIMIT_TYPE and _FLAGS), and no others.
+        "log" if find(data, 1).is_some() => Some(Expr::Other("log group".to_owned())),
+        "limit" if be32(data, 4).unwrap_or(0) != 0 || be32(data, 5).unwrap_or(0) != 0 => {
+            Some(Expr::Other("limit bytes or over".to_owned()))
+        }
         "match" | "target" => Some(Expr::Compat),
         _ => None,
     };
