@@ -203,7 +203,9 @@ impl Job<'_> {
                 }
                 // At the first attempt there is nothing to undo, and what was seen may differ from what an undoing
                 // would lead to.
-                Err(Failure::Forbidden(e)) if attempt == 1 => return Outcome::after(&*seen, goal, End::Failed(e), planned),
+                Err(Failure::Forbidden(e)) if attempt == 1 => {
+                    return Outcome::after(&*seen, goal, End::Failed(e), planned);
+                }
                 Err(Failure::Rehearsal(e) | Failure::Forbidden(e)) => break e,
                 // A big set isn't what it was presumed to be, although it has the right number of elements: without
                 // the presumption it is filled anew.
