@@ -352,7 +352,9 @@ fn filter_table(family: Family) -> TableId {
 /// What is left of ours in a table that is nft's by now. nft keeps no comment of a rule that it wrote anew, so a jump
 /// is ours if it asks for nothing.
 fn stranded(table: &nft::Table) -> Option<Stranded> {
-    let chain = table.chain(rules::CHAIN)?;
+    let accepts = |r: &nft::Rule| r.exprs.last() == Some(&Expr::Verdict(Verdict::Accept));
+    // A chain of our name that does anything but accept isn't ours.
+    let chain = table.chain(rules::CHAIN).filter(|c| c.rules.iter().all(accepts))?;
     let mut out = Stranded {
         chain: table.id.chain(rules::CHAIN),
         jumps: Vec::new(),
