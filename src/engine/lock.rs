@@ -16,7 +16,10 @@ pub const PATH: &str = "/run/edgeallow.lock";
 
 /// Held until dropped, or until the process ends in whatever way.
 #[derive(Debug)]
-pub struct RunLock(#[allow(dead_code, reason = "held for its Drop, which releases the lock")] File);
+pub struct RunLock {
+    // Dropping it releases the lock.
+    _file: File,
+}
 
 /// Takes the lock, waiting at most `limit`.
 ///
@@ -43,7 +46,7 @@ pub fn take(limit: Duration) -> Result<RunLock> {
     let start = Instant::now();
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(RunLock(file)),
+            Ok(()) => return Ok(RunLock { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < limit => {
                 std::thread::sleep(Duration::from_millis(50).min(limit));
             }

@@ -305,7 +305,10 @@ fn interfaces() -> Vec<String> {
     names.filter(plain).collect()
 }
 
-struct Held(#[allow(dead_code, reason = "held for its Drop, which releases the lock")] fs::File);
+struct Held {
+    // Dropping it releases the lock.
+    _file: fs::File,
+}
 impl Guard for Held {}
 
 fn lock(on: &plan::LockOn, limit: Duration) -> Result<Box<dyn Guard>> {
@@ -329,7 +332,7 @@ fn lock(on: &plan::LockOn, limit: Duration) -> Result<Box<dyn Guard>> {
             plan::LockOn::Posix(_) => rustix::fs::fcntl_lock(&file, Exclusive),
         };
         match tried {
-            Ok(()) => return Ok(Box::new(Held(file))),
+            Ok(()) => return Ok(Box::new(Held { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::ACCESS) if start.elapsed() < limit => {
                 std::thread::sleep(Duration::from_millis(20));
             }
