@@ -8,25 +8,35 @@
 /// Makes a test of each of these functions for each kind of host, so that each has a name and a verdict of its own.
 macro_rules! on_every_kind {
     ($($claim:ident),* $(,)?) => {
-        on_each_backend! { $($claim),* }
-        on_each_backend! { @ firewalld_dropping_zone, firewalld::DROPPING_ZONE, $($claim),* }
-        on_each_backend! { @ firewalld_zone, firewalld::ZONE, $($claim),* }
+        crate::conformance::on_each_backend! { $($claim),* }
+        crate::conformance::on_each_backend! { @ firewalld_dropping_zone, firewalld::DROPPING_ZONE, $($claim),* }
+        crate::conformance::on_each_backend! { @ firewalld_zone, firewalld::ZONE, $($claim),* }
     };
 }
 
-/// The same with one kind of firewalld host instead of three, which take the processor for seconds a run: for what is
-/// tried again and again.
+/// The same with one kind of firewalld host instead of three, which take the processor for seconds a run.
 macro_rules! on_each_backend {
     ($($claim:ident),* $(,)?) => {
-        on_each_backend! { @ nftables_with_include, nftables::WITH_INCLUDE, $($claim),* }
-        on_each_backend! { @ nftables_with_systemd, nftables::WITH_SYSTEMD, $($claim),* }
-        on_each_backend! { @ iptables_nft, iptables::NFT, $($claim),* }
-        on_each_backend! { @ iptables_legacy, iptables::LEGACY, $($claim),* }
-        on_each_backend! { @ ufw, ufw::UFW, $($claim),* }
-        on_each_backend! { @ csf_stand_in, csf::STAND_IN, $($claim),* }
+        crate::conformance::on_each_backend! { @ firewalld_policy, firewalld::POLICY, $($claim),* }
+        crate::conformance::on_each_quick_backend! { $($claim),* }
+    };
+    (@ $name:ident, $module:ident::$kind:ident, $($claim:ident),*) => {
+        crate::conformance::on_each_quick_backend! { @ $name, $module::$kind, $($claim),* }
+    };
+}
+pub(crate) use on_each_backend;
+
+/// The same without firewalld: for what is tried dozens of times over. With the feature `thorough` firewalld is there.
+macro_rules! on_each_quick_backend {
+    ($($claim:ident),* $(,)?) => {
+        crate::conformance::on_each_quick_backend! { @ nftables_with_include, nftables::WITH_INCLUDE, $($claim),* }
+        crate::conformance::on_each_quick_backend! { @ nftables_with_systemd, nftables::WITH_SYSTEMD, $($claim),* }
+        crate::conformance::on_each_quick_backend! { @ iptables_nft, iptables::NFT, $($claim),* }
+        crate::conformance::on_each_quick_backend! { @ iptables_legacy, iptables::LEGACY, $($claim),* }
+        crate::conformance::on_each_quick_backend! { @ ufw, ufw::UFW, $($claim),* }
+        crate::conformance::on_each_quick_backend! { @ csf_stand_in, csf::STAND_IN, $($claim),* }
         #[cfg(csf_release)]
-        on_each_backend! { @ csf_release, csf::RELEASE, $($claim),* }
-        on_each_backend! { @ firewalld_policy, firewalld::POLICY, $($claim),* }
+        crate::conformance::on_each_quick_backend! { @ csf_release, csf::RELEASE, $($claim),* }
     };
     (@ $name:ident, $module:ident::$kind:ident, $($claim:ident),*) => {
         mod $name {
@@ -34,7 +44,7 @@ macro_rules! on_each_backend {
         }
     };
 }
-pub(crate) use on_each_backend;
+pub(crate) use on_each_quick_backend;
 
 mod claims;
 pub mod csf;

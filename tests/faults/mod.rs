@@ -5,7 +5,7 @@
 //! N-th step boundary. Each test goes on until a run comes through without being struck.
 
 use crate::{
-    conformance::{Kind, on_each_backend},
+    conformance::Kind,
     lab::{EDGES, Lab, Output, Rules, STRANGERS, Table},
     run::{PORTS, PUBLISHED, list_with, try_sync},
 };
@@ -137,7 +137,12 @@ fn strike(kind: &dyn Kind, how: How, what: What, at: usize, old: &(Table, Rules)
     struck
 }
 
-on_each_backend! {
+#[cfg(feature = "thorough")]
+use crate::conformance::on_each_backend as on_each_chosen_backend;
+#[cfg(not(feature = "thorough"))]
+use crate::conformance::on_each_quick_backend as on_each_chosen_backend;
+
+on_each_chosen_backend! {
     a_first_sync_killed_anywhere_heals,
     a_first_sync_failing_anywhere_heals,
     a_change_of_the_list_killed_anywhere_heals,
