@@ -1,8 +1,8 @@
 //! Whole processes, timed beside the alternative in the same run: medians, ratios, peak memory, as a Markdown table.
 //!
 //! Everything happens in network and mount namespaces of its own; the machine's firewall and folders are not touched.
-//! Run it with `make bench`, which writes `docs/benchmarks.md`. It is a benchmark, not a test: nothing here fails for
-//! being slow.
+//! Run it with `make bench`; the tables of a quiet machine go to `docs/benchmarks.md`. It is a benchmark, not a test:
+//! nothing here fails for being slow.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unsafe_code)]
 
 mod measure;
@@ -28,7 +28,7 @@ fn main() {
     println!("{}\n", measure::machine());
     println!(
         "Whole processes from start to end, wall clock, in a throwaway network namespace. Medians; each row's programs \
-         ran in turn, one after the other, so that a busy moment hits all of them. `make bench` makes this page.\n"
+         ran in turn, one after the other, so that a busy moment hits all of them. `make bench` prints these tables.\n"
     );
     workloads::small();
     workloads::large(largest);
