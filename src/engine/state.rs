@@ -6,6 +6,7 @@
 //! Belongs here: reading and writing that folder. Does not: what follows from it.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fmt::Write as _,
     fs,
@@ -104,6 +105,9 @@ pub struct Digest(String);
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+    /// Lists that were read and checked in this run: the last good one, what is held and what each backend holds are
+    /// most often the same.
+    read: RefCell<BTreeMap<Digest, Prefixes>>,
 }
 
 /// What was found in the state folder.
@@ -121,7 +125,7 @@ impl Store {
     /// A state folder; nothing is read or made yet.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.to_owned(), read: RefCell::default() }
     }
 
     /// The folder.
@@ -190,6 +194,15 @@ impl Store {
     /// # Errors
     /// The warning to give.
     pub fn list(&self, digest: &Digest) -> Result<Prefixes, Warning> {
+        if let Some(list) = self.read.borrow().get(digest) {
+            return Ok(list.clone());
+        }
+        let list = self.read_list(digest)?;
+        self.read.borrow_mut().insert(digest.clone(), list.clone());
+        Ok(list)
+    }
+
+    fn read_list(&self, digest: &Digest) -> Result<Prefixes, Warning> {
         let path = self.list_file(digest);
         let damaged = |why: String| Warning::new("state-corrupt", format!("{} can't be used: {why}", path.display()));
         let bytes = fs::read(&path).map_err(|e| damaged(crate::error::io_reason(&e)))?;

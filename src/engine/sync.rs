@@ -115,11 +115,12 @@ impl Session<'_> {
         let digests = if options.dry_run {
             None
         } else {
-            Some(Digests {
-                list: self.store.put_list(&got.list)?,
-                held: self.store.put_list(&settled.hold)?,
-                all: self.store.put_list(&want.prefixes)?,
-            })
+            // Most often the three are one list, which is written out and digested once.
+            let list = self.store.put_list(&got.list)?;
+            let held = if settled.hold == got.list { list.clone() } else { self.store.put_list(&settled.hold)? };
+            let all =
+                if *want.prefixes == settled.hold { held.clone() } else { self.store.put_list(&want.prefixes)? };
+            Some(Digests { list, held, all })
         };
         let done = self.run_backends(&chosen, &state, &want, options, report);
         let Some(digests) = digests else { return Ok(()) };
