@@ -17,6 +17,7 @@
 //! - [`backends`]: the firewalls, one folder each. They look and plan; they can't act.
 //! - [`engine`]: the one executor.
 //! - [`host`]: the only code that spawns a program, writes a file or talks netlink.
+//! - [`reach`]: whether Cloudflare gets through, from a picture of the packet filters. Pure.
 //! - [`report`]: what is said, human or JSON, from one value.
 //! - [`cli`], [`commands`], [`config`]: what the operator says.
 
@@ -31,5 +32,6 @@ pub mod error;
 pub mod host;
 pub mod nft;
 pub mod plan;
+pub mod reach;
 pub mod report;
 pub mod source;
