@@ -12,8 +12,10 @@ pub mod model;
 pub mod packet;
 pub mod sources;
 pub mod verdict;
+pub mod walk;
 
 pub use model::Picture;
 pub use packet::{Facts, Interface, Probe};
 pub use sources::Sources;
 pub use verdict::{Effect, Judged, Judgement, Leg, Obstacle, Place, Step};
+pub use walk::{judge, trace};

@@ -160,8 +160,8 @@ pub enum Part {
     SetMark(SetMark),
     /// Gives the connection another destination; final in its base chain.
     Dnat {
-        /// The new address: none for `redirect` and for port-only changes.
-        address: Operand<IpAddr>,
+        /// The new address, with a port where a map gives one: none for `redirect` and for port-only changes.
+        address: Operand<(IpAddr, Option<u16>)>,
         /// The new port: none keeps it.
         port: Operand<u16>,
         /// `redirect`: to this host, to the address of the interface that the packet came in by.
@@ -393,5 +393,45 @@ impl Table {
     /// Its base chains by name, in a stable order.
     pub fn base_chains(&self) -> BTreeMap<&str, (&Base, &Chain)> {
         self.chains.iter().filter_map(|(name, c)| c.base.as_ref().map(|b| (name.as_str(), (b, c)))).collect()
+    }
+}
+
+impl Field {
+    /// What it is, for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NfProto | Self::EtherType => "address family",
+            Self::Saddr4 | Self::Saddr6 => "source address",
+            Self::Daddr4 | Self::Daddr6 => "destination address",
+            Self::L4Proto => "protocol",
+            Self::Sport => "source port",
+            Self::Dport => "destination port",
+            Self::TcpFlags => "TCP flags",
+            Self::Iif => "incoming interface",
+            Self::Oif => "outgoing interface",
+            Self::Mark => "mark",
+            Self::CtMark => "connection mark",
+            Self::CtState => "connection state",
+            Self::CtStatus => "connection status",
+            Self::CtDirection => "direction",
+            Self::CtOriginalSaddr => "original source address",
+            Self::CtOriginalDaddr => "original destination address",
+            Self::CtOriginalSport => "original source port",
+            Self::CtOriginalDport => "original destination port",
+            Self::CtProto => "connection protocol",
+            Self::DaddrType => "destination address type",
+            Self::SaddrType => "source address type",
+            Self::PktType => "packet type",
+            Self::Length => "packet length",
+            Self::Ttl => "TTL",
+            Self::Fragment => "fragment",
+        }
+    }
+}
+
+impl std::fmt::Display for Field {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
     }
 }

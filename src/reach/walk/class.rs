@@ -1,0 +1,186 @@
+//! Sources that have fared alike so far, and what became of those whose way has ended.
+//!
+//! A class is a set of source addresses with everything that rules have changed about their packets. Where a rule can't
+//! be decided a class goes both ways, and both halves carry the reason. A class without a reason is certain: no other
+//! class holds any of its sources.
+//!
+//! Belongs here: bookkeeping. Does not: why a class splits (`test`, `rules`).
+
+use std::{collections::HashMap, net::IpAddr};
+
+use crate::reach::{
+    sources::Sources,
+    verdict::{Judged, Judgement, Obstacle},
+};
+
+/// What rules have changed about a packet, and what the connection remembers of its first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct State {
+    /// `meta mark`; none if it isn't known.
+    pub mark: Known,
+    /// `ct mark`.
+    pub ct_mark: Known,
+    /// Whether conntrack was kept away from this packet.
+    pub untracked: bool,
+    /// Whether it was kept away from the packets before: of the first, and of the answer.
+    pub untracked_before: (bool, bool),
+    /// The connection's new destination.
+    pub dnat: Option<(IpAddr, u16)>,
+    /// Whether the connection has got another source.
+    pub snat: bool,
+}
+
+/// A mark that is known, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Known {
+    /// It is this.
+    Is(u32),
+    /// It could be anything.
+    Unknown,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self::Is(0)
+    }
+}
+
+/// Why a class may not be where it is: the first reason of each kind, as indices into the walk's obstacles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct Doubt {
+    /// A rate: which way depends on how many packets there are.
+    pub rate: Option<usize>,
+    /// Something that can't be decided.
+    pub puzzle: Option<usize>,
+}
+
+impl Doubt {
+    /// With one more reason; the first of a kind stays.
+    pub fn and(self, why: Why) -> Self {
+        match why {
+            Why::Rate(r) => Self { rate: self.rate.or(Some(r)), ..self },
+            Why::Puzzle(p) => Self { puzzle: self.puzzle.or(Some(p)), ..self },
+        }
+    }
+}
+
+/// Why a class goes both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// A rate.
+    Rate(usize),
+    /// Something else.
+    Puzzle(usize),
+}
+
+/// Sources that have fared alike so far.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Class {
+    pub sources: Sources,
+    pub state: State,
+    pub doubt: Doubt,
+}
+
+impl Class {
+    /// The same with other sources.
+    pub fn with(&self, sources: Sources) -> Self {
+        Self { sources, ..*self }
+    }
+}
+
+/// Classes that don't differ but in their sources become one; empty ones go.
+pub(super) fn merge(classes: Vec<Class>) -> Vec<Class> {
+    if classes.len() < 2 {
+        return classes.into_iter().filter(|c| !c.sources.is_empty()).collect();
+    }
+    let mut place: HashMap<(State, Doubt), usize> = HashMap::new();
+    let mut grouped: Vec<Vec<Class>> = Vec::new();
+    for class in classes.into_iter().filter(|c| !c.sources.is_empty()) {
+        let at = *place.entry((class.state, class.doubt)).or_insert_with(|| {
+            grouped.push(Vec::new());
+            grouped.len() - 1
+        });
+        grouped[at].push(class);
+    }
+    let whole = |group: Vec<Class>| {
+        let sources =
+            if let [one] = &group[..] { one.sources.clone() } else { union(group.iter().map(|c| &c.sources)) };
+        group[0].with(sources)
+    };
+    grouped.into_iter().map(whole).collect()
+}
+
+/// A way that ended before the connection stood.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub sources: Sources,
+    pub doubt: Doubt,
+    /// What ended it, as an index into the walk's obstacles.
+    pub by: usize,
+    /// Whether it was refused, or went where it can't be followed.
+    pub refused: bool,
+}
+
+fn union<'s>(sets: impl Iterator<Item = &'s Sources>) -> Sources {
+    Sources::new(sets.flat_map(|s| s.ranges().iter().copied()).collect())
+}
+
+/// Weighs all ways together: a source is accepted if every way of its passes, refused if every one is refused.
+pub(super) fn weigh(passed: &[Class], ended: &[Ended], obstacles: &[Obstacle]) -> Vec<Judged> {
+    let passing = union(passed.iter().map(|c| &c.sources));
+    let refused = union(ended.iter().filter(|e| e.refused).map(|e| &e.sources));
+    let elsewhere = union(ended.iter().filter(|e| !e.refused).map(|e| &e.sources));
+    let mut judged = Vec::new();
+    let mut say = |sources: Sources, judgement: Judgement| {
+        if !sources.is_empty() {
+            judged.push(Judged { sources, judgement });
+        }
+    };
+    say(passing.minus(&refused).minus(&elsewhere), Judgement::Accepted);
+
+    // Refused on every way: by the first rule that was found to do so.
+    let mut rest = refused.minus(&passing).minus(&elsewhere);
+    for end in ended.iter().filter(|e| e.refused) {
+        let here = rest.intersect(&end.sources);
+        rest = rest.minus(&here);
+        say(here, Judgement::Refused(obstacles[end.by].clone()));
+    }
+    // What went where it can't be followed, whatever else might become of it.
+    let mut rest = elsewhere.clone();
+    for end in ended.iter().filter(|e| !e.refused) {
+        let here = rest.intersect(&end.sources);
+        rest = rest.minus(&here);
+        say(here, Judgement::Unknown(obstacles[end.by].clone()));
+    }
+    // Some ways pass, some are refused.
+    let mut mixed = refused.intersect(&passing).minus(&elsewhere);
+    for end in ended.iter().filter(|e| e.refused) {
+        if let Some(puzzle) = end.doubt.puzzle {
+            let here = mixed.intersect(&end.sources);
+            mixed = mixed.minus(&here);
+            say(here, Judgement::Unknown(obstacles[puzzle].clone()));
+        }
+    }
+    for end in ended.iter().filter(|e| e.refused) {
+        let here = mixed.intersect(&end.sources);
+        mixed = mixed.minus(&here);
+        // A way that is refused beside one that passes has a reason; were there none, the refusal itself is named.
+        match end.doubt.rate {
+            Some(rate) => say(here, Judgement::Throttled(obstacles[rate].clone())),
+            None => say(here, Judgement::Unknown(obstacles[end.by].clone())),
+        }
+    }
+    together(judged)
+}
+
+/// Equal judgements become one.
+fn together(judged: Vec<Judged>) -> Vec<Judged> {
+    let mut whole: Vec<Judged> = Vec::new();
+    for one in judged {
+        match whole.iter_mut().find(|w| w.judgement == one.judgement) {
+            Some(same) => same.sources = same.sources.union(&one.sources),
+            None => whole.push(one),
+        }
+    }
+    whole
+}

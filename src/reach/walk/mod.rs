@@ -1,0 +1,258 @@
+//! Follows the packets of a handshake through a picture: the request in, the answer out, what comes next.
+//!
+//! Belongs here: the order of hooks and base chains, and where a packet turns off. Does not: rules (`rules`), tests
+//! (`test`), the sums at the end (`class`).
+
+mod class;
+mod nat;
+mod rules;
+mod test;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use class::{Class, Doubt, Ended, Known, State, merge, weigh};
+use rules::At;
+use test::{NAT_DST, NAT_SRC, Spot};
+
+use super::{
+    model::{Base, Chain, ChainKind, Hook, Picture, Table},
+    packet::{Facts, Probe},
+    sources::Sources,
+    verdict::{Effect, Judged, Judgement, Leg, Obstacle, Step},
+};
+use crate::nft::TableFamily;
+
+/// How many rules times classes are looked at before a rule set counts as too intricate.
+const BUDGET: u64 = 50_000_000;
+/// `NFPROTO_NETDEV`.
+const NETDEV: TableFamily = TableFamily::Other(5);
+
+/// Whether connections from these sources get through. Every source is in exactly one of the answers; none is empty.
+#[must_use]
+pub fn judge(picture: &Picture, facts: &Facts, probe: &Probe, sources: &Sources) -> Vec<Judged> {
+    let mut walk = Walk::new(picture, facts, probe, None);
+    let passed = walk.connection(sources);
+    let judged = weigh(&passed, &walk.ended, &walk.obstacles);
+    match blind_spot(picture, facts, probe) {
+        None => judged,
+        Some(what) => judged.into_iter().map(|j| doubted(j, &what)).collect(),
+    }
+}
+
+/// The way of one source, rule by rule, and how it ends.
+#[must_use]
+pub fn trace(picture: &Picture, facts: &Facts, probe: &Probe, source: u128) -> (Vec<Step>, Judgement) {
+    let mut walk = Walk::new(picture, facts, probe, Some(Vec::new()));
+    walk.connection(&Sources::one(source));
+    let steps = walk.steps.unwrap_or_default();
+    let judged = judge(picture, facts, probe, &Sources::one(source));
+    // One source has one judgement.
+    (steps, judged.into_iter().next().map_or(Judgement::Accepted, |j| j.judgement))
+}
+
+/// What no rule shows: gaps in the picture, programs on the interface.
+fn blind_spot(picture: &Picture, facts: &Facts, probe: &Probe) -> Option<String> {
+    let on_interface = facts.interfaces.iter().find(|i| i.name == probe.interface).and_then(|i| i.programs.first());
+    picture.gaps.first().cloned().or_else(|| on_interface.map(|p| format!("{p} on {}", probe.interface)))
+}
+
+/// Something that can't be looked into may refuse what all rules accept; it can't accept what a rule refuses.
+fn doubted(judged: Judged, what: &str) -> Judged {
+    let unknown = Obstacle { leg: Leg::Syn, place: None, effect: Effect::Puzzle(what.to_owned()) };
+    match judged.judgement {
+        Judgement::Accepted | Judgement::Throttled(_) => Judged { judgement: Judgement::Unknown(unknown), ..judged },
+        _ => judged,
+    }
+}
+
+/// One evaluation.
+struct Walk<'a> {
+    picture: &'a Picture,
+    facts: &'a Facts,
+    probe: &'a Probe,
+    obstacles: Vec<Obstacle>,
+    /// The obstacles that a rule has made, by packet and rule.
+    known: HashMap<(Leg, usize), Vec<usize>>,
+    ended: Vec<Ended>,
+    /// What the base chain at hand has accepted so far.
+    accepted: Vec<Class>,
+    /// How often a class went both ways.
+    forks: u64,
+    budget: u64,
+    steps: Option<Vec<Step>>,
+}
+
+/// An interface by name: empty for none, `None` where it isn't known.
+type Name<'a> = Option<&'a str>;
+
+impl<'a> Walk<'a> {
+    fn new(picture: &'a Picture, facts: &'a Facts, probe: &'a Probe, steps: Option<Vec<Step>>) -> Self {
+        Self {
+            picture,
+            facts,
+            probe,
+            obstacles: Vec::new(),
+            known: HashMap::new(),
+            ended: Vec::new(),
+            accepted: Vec::new(),
+            forks: 0,
+            budget: BUDGET,
+            steps,
+        }
+    }
+
+    fn connection(&mut self, sources: &Sources) -> Vec<Class> {
+        let start = Class { sources: sources.clone(), state: State::default(), doubt: Doubt::default() };
+        let asked = self.request(Leg::Syn, vec![start]);
+        let answered = self.answer(asked.into_iter().map(|c| next_packet(c, Leg::SynAck)).collect());
+        self.request(Leg::Ack, answered.into_iter().map(|c| next_packet(c, Leg::Ack)).collect())
+    }
+
+    /// From the client to the server: to this host, or through it to where a DNAT sends it.
+    fn request(&mut self, leg: Leg, classes: Vec<Class>) -> Vec<Class> {
+        let wire = Some(self.probe.interface.as_str());
+        let arrived = self.hooks(leg, &[Hook::Ingress, Hook::Prerouting], (wire, Some("")), classes);
+        let mut through = Vec::new();
+        for (next_hop, classes) in self.routed(arrived) {
+            through.extend(match next_hop {
+                NextHop::Here => self.hooks(leg, &[Hook::Input], (wire, Some("")), classes),
+                NextHop::By(oif) => {
+                    self.hooks(leg, &[Hook::Forward, Hook::Postrouting, Hook::Egress], (wire, oif), classes)
+                }
+            });
+        }
+        merge(through)
+    }
+
+    /// The server's answer.
+    fn answer(&mut self, classes: Vec<Class>) -> Vec<Class> {
+        let (leg, wire) = (Leg::SynAck, Some(self.probe.interface.as_str()));
+        let mut through = Vec::new();
+        for (next_hop, classes) in self.routed(classes) {
+            let (iif, classes) = match next_hop {
+                NextHop::Here => (Some(""), self.hooks(leg, &[Hook::Output], (Some(""), wire), classes)),
+                NextHop::By(iif) => {
+                    let inside = self.hooks(leg, &[Hook::Ingress, Hook::Prerouting], (iif, Some("")), classes);
+                    (iif, self.hooks(leg, &[Hook::Forward], (iif, wire), inside))
+                }
+            };
+            through.extend(self.hooks(leg, &[Hook::Postrouting, Hook::Egress], (iif, wire), classes));
+        }
+        merge(through)
+    }
+
+    /// Classes by where their packets go.
+    fn routed(&self, classes: Vec<Class>) -> Vec<(NextHop<'a>, Vec<Class>)> {
+        let mut ways: Vec<(NextHop<'a>, Vec<Class>)> = Vec::new();
+        for class in classes {
+            let to = class.state.dnat.map_or(self.probe.to, |(address, _)| address);
+            let hop = if self.facts.is_local(to) {
+                NextHop::Here
+            } else {
+                NextHop::By(self.facts.towards(to).map(|i| i.name.as_str()))
+            };
+            match ways.iter_mut().find(|(h, _)| *h == hop) {
+                Some((_, same)) => same.push(class),
+                None => ways.push((hop, vec![class])),
+            }
+        }
+        ways
+    }
+
+    /// Through some hooks in turn, and on each through its base chains in the order of their priorities.
+    fn hooks(&mut self, leg: Leg, hooks: &[Hook], (iif, oif): (Name<'a>, Name<'a>), classes: Vec<Class>) -> Vec<Class> {
+        let (picture, facts, probe) = (self.picture, self.facts, self.probe);
+        let mut classes = classes;
+        for &hook in hooks {
+            let device = if hook == Hook::Egress { oif } else { iif };
+            for seat in seats(picture, probe, hook, device) {
+                if classes.is_empty() {
+                    return classes;
+                }
+                let spot = Spot { probe, facts, leg, hook, priority: seat.priority, iif, oif };
+                let Seat { table, name, base, chain, .. } = seat;
+                let at = At { spot, table, base: name, kind: base.kind, chain: name, depth: 0 };
+                if base.kind == ChainKind::Nat {
+                    // Only the first packet of a tracked connection that no other chain of this hook has translated.
+                    let sees = |c: &Class| leg == Leg::Syn && !c.state.untracked && !translated(hook, &c.state);
+                    let (sees, passes): (Vec<_>, Vec<_>) = classes.into_iter().partition(sees);
+                    classes = self.base_chain(at, chain, base.drops, sees);
+                    classes.extend(passes);
+                } else {
+                    classes = self.base_chain(at, chain, base.drops, classes);
+                }
+            }
+        }
+        classes
+    }
+}
+
+/// Where a packet goes after prerouting.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum NextHop<'a> {
+    /// To a process of this host.
+    Here,
+    /// On, by this interface.
+    By(Name<'a>),
+}
+
+/// What the connection's next packet takes over from the one before: nothing but what conntrack remembers.
+fn next_packet(class: Class, leg: Leg) -> Class {
+    let was = class.state;
+    let untracked_before = match leg {
+        Leg::SynAck => (was.untracked, false),
+        _ => (was.untracked_before.0, was.untracked),
+    };
+    Class { state: State { mark: Known::Is(0), untracked: false, untracked_before, ..was }, ..class }
+}
+
+/// Whether a connection has got its translation of the kind that this hook makes.
+fn translated(hook: Hook, state: &State) -> bool {
+    match hook {
+        Hook::Prerouting | Hook::Output => state.dnat.is_some(),
+        _ => state.snat,
+    }
+}
+
+/// A base chain in its place among those of a hook.
+struct Seat<'a> {
+    table: &'a Table,
+    name: &'a str,
+    base: &'a Base,
+    chain: &'a Chain,
+    priority: i32,
+}
+
+/// The base chains that a packet meets on a hook, in order.
+fn seats<'a>(picture: &'a Picture, probe: &Probe, hook: Hook, device: Name<'_>) -> Vec<Seat<'a>> {
+    let by_device = matches!(hook, Hook::Ingress | Hook::Egress);
+    let mut seats = Vec::new();
+    for table in picture.tables.iter().filter(|t| !t.dormant) {
+        if !(table.family.carries(probe.family()) || by_device && table.family == NETDEV) {
+            continue;
+        }
+        for (name, (base, chain)) in table.base_chains() {
+            let here = !by_device || device.is_none_or(|d| base.devices.iter().any(|p| on_device(p, d)));
+            if base.hook != hook || !here {
+                continue;
+            }
+            // All NAT chains of a hook run from one place, whatever their own priority, which orders them there
+            // (nf_nat_core.c).
+            let priority = match (base.kind, hook) {
+                (ChainKind::Nat, Hook::Prerouting | Hook::Output) => NAT_DST,
+                (ChainKind::Nat, _) => NAT_SRC,
+                _ => base.priority,
+            };
+            seats.push(Seat { table, name, base, chain, priority });
+        }
+    }
+    // netdev tables see a packet before inet's ingress chains do; the sort is stable.
+    seats.sort_by_key(|s| (s.table.family != NETDEV && by_device, s.priority, s.base.priority));
+    seats
+}
+
+fn on_device(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
+}
