@@ -124,7 +124,8 @@ pub enum Command {
 /// Which lists, and how strictly they are judged.
 #[derive(Debug, Args)]
 pub struct Lists {
-    /// Use this list instead of Cloudflare's: text or the API's JSON; - is standard input; may be given several times
+    /// Use this list instead of Cloudflare's: text, the API's JSON, or what `fetch` printed; - is standard input; may be
+    /// given several times
     #[arg(long = "list", value_name = "FILE")]
     pub lists: Vec<PathBuf>,
     /// Believe a list even if most of the last one is gone

@@ -96,6 +96,11 @@ fn fetch_prints_the_list_and_standard_input_is_a_list_too() {
     let json = include_str!("../src/allowlist/data/ips.json");
     let assert = edgeallow(dir.path()).args(["fetch", "--list", "-"]).write_stdin(json).assert().success();
     assert_eq!(String::from_utf8_lossy(&assert.get_output().stdout), out, "text and JSON shape are the same list");
+    let printed = run(dir.path(), &["fetch", "--format", "json"]).1;
+    let assert = edgeallow(dir.path()).args(["fetch", "--list", "-"]).write_stdin(printed).assert().success();
+    assert_eq!(String::from_utf8_lossy(&assert.get_output().stdout), out, "what fetch prints it can read");
+    let wide = "{\"schema\":1,\"command\":\"fetch\",\"v4\":[\"10.0.0.0/8\"],\"v6\":[\"2400:cb00::/32\"]}";
+    edgeallow(dir.path()).args(["fetch", "--list", "-"]).write_stdin(wide).assert().code(3);
     assert!(!dir.path().join("state").exists(), "fetch remembers nothing");
 }
 
