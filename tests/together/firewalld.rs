@@ -25,8 +25,7 @@ fn host() -> Lab {
     lab
 }
 
-const ZONE: Blocker =
-    Blocker { backend: "firewalld", block: |lab| services(lab, "remove"), door: Door::of_packets };
+const ZONE: Blocker = Blocker { backend: "firewalld", block: |lab| services(lab, "remove"), door: Door::of_packets };
 
 #[test]
 fn blocked_by_a_zone_of_firewallds() {
