@@ -3,17 +3,9 @@
 
 use super::{Blocker, Door, NATIVE, one_sync_opens};
 use crate::{
-    conformance::csf::Csf,
+    conformance::csf::{Csf, on_csf},
     lab::{EDGES, Lab},
 };
-
-macro_rules! on_csf {
-    ($($claim:ident),* $(,)?) => {
-        mod csf_stand_in { $(#[test] fn $claim() { super::$claim(&crate::conformance::csf::STAND_IN); })* }
-        #[cfg(csf_release)]
-        mod csf_release { $(#[test] fn $claim() { super::$claim(&crate::conformance::csf::RELEASE); })* }
-    };
-}
 
 on_csf! {
     blocked_by_a_deny_of_csfs,
