@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::DEFAULT_PATH;
+use crate::{
+    config::DEFAULT_PATH,
+    error::{Error, ErrorKind},
+};
 
 /// Keeps a server open to Cloudflare.
 ///
@@ -124,7 +127,8 @@ pub enum Command {
 /// Which lists, and how strictly they are judged.
 #[derive(Debug, Args)]
 pub struct Lists {
-    /// Use this list instead of Cloudflare's: text or the API's JSON; - is standard input; may be given several times
+    /// Use this list instead of Cloudflare's: text, the API's JSON, or what `fetch` printed; - is standard input; may be
+    /// given several times
     #[arg(long = "list", value_name = "FILE")]
     pub lists: Vec<PathBuf>,
     /// Believe a list even if most of the last one is gone
@@ -182,14 +186,57 @@ pub struct Fetch {
     pub lists: Lists,
 }
 
-/// Reads the arguments of this process. Ends it for --help, --version and usage errors (status 2).
-#[must_use]
-pub fn parse() -> Cli {
-    Cli::parse()
+/// Arguments that are refused, where a program reads what is answered.
+pub struct Refused {
+    /// The command, as far as it can be told.
+    pub command: Option<&'static str>,
+    /// What is wrong with them: `usage`.
+    pub error: Error,
+}
+
+/// Reads the arguments of this process. Ends it for --help and --version, and for usage errors (status 2) unless
+/// `--format json` is among the arguments.
+///
+/// # Errors
+/// The usage error, for `--format json`.
+pub fn parse() -> Result<Cli, Refused> {
+    Cli::try_parse().map_err(|e| {
+        let args: Vec<_> = std::env::args_os().skip(1).take_while(|a| a != "--").collect();
+        let as_json = args.iter().any(|a| a == "--format=json") || args.windows(2).any(|w| w == ["--format", "json"]);
+        if !e.use_stderr() || !as_json {
+            e.exit();
+        }
+        let named = COMMANDS.into_iter().find(|name| args.iter().any(|a| a == name));
+        Refused { command: named, error: in_words(&e.render().to_string()) }
+    })
+}
+
+/// The commands' names, for reports of arguments that name one and can't be read.
+const COMMANDS: [&str; 7] = ["sync", "status", "remove", "fetch", "backends", "completions", "man"];
+
+/// A usage error as clap prints it: paragraphs, the first of which says what is wrong, and perhaps one with a tip.
+fn in_words(printed: &str) -> Error {
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let what = printed.split("\n\n").next().unwrap_or(printed);
+    let message = one_line(what.strip_prefix("error: ").unwrap_or(what));
+    let tip = printed.lines().find_map(|l| l.trim().strip_prefix("tip: "));
+    Error::new(ErrorKind::Usage, message).hint(tip.map_or_else(|| "see `edgeallow --help`".to_owned(), one_line))
 }
 
 /// The definition itself, for manual pages and completions.
 #[must_use]
 pub fn definition() -> clap::Command {
     Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_can_be_named_in_a_report() {
+        let defined = definition();
+        let defined: Vec<&str> = defined.get_subcommands().map(clap::Command::get_name).collect();
+        assert_eq!(defined, COMMANDS);
+    }
 }

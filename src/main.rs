@@ -3,5 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    edgeallow::commands::run(edgeallow::cli::parse())
+    match edgeallow::cli::parse() {
+        Ok(cli) => edgeallow::commands::run(cli),
+        Err(refused) => edgeallow::commands::refuse(&refused),
+    }
 }

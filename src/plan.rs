@@ -191,6 +191,14 @@ pub struct Write {
     pub in_place: bool,
 }
 
+impl Write {
+    /// A file of ours, to be read by everybody and replaced atomically.
+    #[must_use]
+    pub fn ours(path: impl Into<PathBuf>, content: Arc<[u8]>, was: Option<Arc<[u8]>>) -> Self {
+        Self { path: path.into(), content, mode: 0o644, owner: Owner::Edgeallow, was, in_place: false }
+    }
+}
+
 /// The removal of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Remove {

@@ -37,6 +37,32 @@ fn wrong_flags_are_status_2_with_a_suggestion() {
 }
 
 #[test]
+fn with_json_asked_for_wrong_flags_are_one_object() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, command, message, hint) in [
+        (&["sync", "--lits", "x", "--format", "json"][..], Some("sync"), "--lits", "--list"),
+        (&["--format=json", "snyc"], None, "snyc", "sync"),
+        (&["--format", "json", "sync", "--exit-code"], Some("sync"), "--dry-run", "--help"),
+        (&["fetch", "--format", "json", "--lock-timeout", "soon"], Some("fetch"), "soon", "--help"),
+        (&["completions", "tcsh", "--format", "json"], Some("completions"), "[possible values: bash,", "zsh"),
+        (&["--format", "json"], None, "requires a subcommand", "--help"),
+        (&["sync", "--dry-run", "--backend", "nftabels", "--format", "json"], Some("sync"), "nftabels", "nftables"),
+    ] {
+        let (status, out, err) = run(dir.path(), arguments);
+        let json: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        assert_eq!((status, err.as_str(), &json["error"]["kind"]), (2, "", &"usage".into()), "{arguments:?}: {json:#}");
+        assert_eq!(json["command"].as_str(), command, "{json:#}");
+        let says = |what: &str, words: &str| json["error"][what].as_str().is_some_and(|t| t.contains(words));
+        assert!(says("message", message) && says("hint", hint), "{arguments:?}: {json:#}");
+        assert_eq!(json["backends"].is_array(), command == Some("sync"), "a report has its command's shape: {json:#}");
+    }
+    // Behind `--` it is no flag, and help is help.
+    assert!(run(dir.path(), &["sync", "--", "--format", "json"]).1.is_empty());
+    let (status, out, _) = run(dir.path(), &["sync", "--help", "--format", "json"]);
+    assert!(status == 0 && out.contains("Usage:"), "{out}");
+}
+
+#[test]
 fn a_wrong_configuration_is_status_2_with_file_and_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
@@ -96,6 +122,11 @@ fn fetch_prints_the_list_and_standard_input_is_a_list_too() {
     let json = include_str!("../src/allowlist/data/ips.json");
     let assert = edgeallow(dir.path()).args(["fetch", "--list", "-"]).write_stdin(json).assert().success();
     assert_eq!(String::from_utf8_lossy(&assert.get_output().stdout), out, "text and JSON shape are the same list");
+    let printed = run(dir.path(), &["fetch", "--format", "json"]).1;
+    let assert = edgeallow(dir.path()).args(["fetch", "--list", "-"]).write_stdin(printed).assert().success();
+    assert_eq!(String::from_utf8_lossy(&assert.get_output().stdout), out, "what fetch prints it can read");
+    let wide = "{\"schema\":1,\"command\":\"fetch\",\"v4\":[\"10.0.0.0/8\"],\"v6\":[\"2400:cb00::/32\"]}";
+    edgeallow(dir.path()).args(["fetch", "--list", "-"]).write_stdin(wide).assert().code(3);
     assert!(!dir.path().join("state").exists(), "fetch remembers nothing");
 }
 

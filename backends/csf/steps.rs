@@ -133,14 +133,7 @@ fn own_file(
         (was, Some(content)) => {
             let what = if was.is_none() { "is missing" } else { "doesn't say what it should" };
             let until = if for_now { "; until the live rules are changed it names the old ones too" } else { "" };
-            let write = Write {
-                path: path.into(),
-                content: content.clone(),
-                mode: MODE,
-                owner: Owner::Edgeallow,
-                was,
-                in_place: false,
-            };
+            let write = Write { mode: MODE, ..Write::ours(path, content.clone(), was) };
             plan.change(format!("{path} {what}{until}"), Step::Write(write));
         }
         (None, None) => {}

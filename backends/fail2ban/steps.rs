@@ -10,7 +10,7 @@ use super::{Owned, Seen, client, file};
 use crate::{
     allowlist::Prefixes,
     error::{Error, ErrorKind, Result},
-    plan::{Change, Check, Owner, Plan, Remove, Reversible, Step, Write},
+    plan::{Change, Check, Plan, Remove, Reversible, Step, Write},
 };
 
 /// See [`crate::backends::Backend::target`].
@@ -102,14 +102,7 @@ fn file_at(path: &Path, seen: &Seen, to: &Owned, plan: &mut Plan) {
     let (there, wanted) = (seen.files.get(path), to.files.get(path));
     match (there, wanted) {
         (there, Some(wanted)) if there.map(|f| &f.content) != Some(wanted) => {
-            let write = Write {
-                path: path.to_owned(),
-                content: wanted.clone(),
-                mode: 0o644,
-                owner: Owner::Edgeallow,
-                was: there.map(|f| f.content.clone()),
-                in_place: false,
-            };
+            let write = Write::ours(path, wanted.clone(), there.map(|f| f.content.clone()));
             plan.change(why(path, seen, wanted), Step::Write(write));
         }
         (Some(there), None) => {

@@ -97,8 +97,7 @@ fn write_own(seen: &Seen, path: &std::path::Path, wanted: &std::sync::Arc<[u8]>,
         None => format!("{what} is missing"),
         Some(was) => format!("{what} differs{}", difference(&xml::entries(was), &xml::entries(wanted))),
     };
-    let (path, content) = (path.to_owned(), wanted.clone());
-    plan.change(why, Step::Write(Write { path, content, mode: 0o644, owner: Owner::Edgeallow, was, in_place: false }));
+    plan.change(why, Step::Write(Write::ours(path, wanted.clone(), was)));
 }
 
 fn difference(was: &[IpNet], wanted: &[IpNet]) -> String {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     allowlist::{Family, Prefixes},
     error::{Error, ErrorKind, Result},
-    plan::{Check, Owner, Plan, Remove, Run, Step, Write},
+    plan::{Check, Plan, Remove, Run, Step, Write},
 };
 
 /// The error for a configuration that fails before anything is changed.
@@ -54,14 +54,7 @@ pub fn steps(seen: &Seen, to: &Owned) -> Plan {
         if let Some(content) = &wanted.content
             && old.map(|f| &f.content) != Some(content)
         {
-            let write = Write {
-                path: path.to_owned(),
-                content: content.clone(),
-                mode: 0o644,
-                owner: Owner::Edgeallow,
-                was: old.map(|f| f.content.clone()),
-                in_place: false,
-            };
+            let write = Write::ours(path, content.clone(), old.map(|f| f.content.clone()));
             plan.change(why(old.map(|f| &f.content[..]), content), Step::Write(write));
         }
         let is_enabled = there.is_some_and(|t| t.enabled);

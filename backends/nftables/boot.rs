@@ -173,15 +173,8 @@ fn take_out(boot: &BootSeen, to: &Stored, plan: &mut Plan) -> Result<()> {
 fn put(plan: &mut Plan, path: &Path, seen: Option<&OurFile>, content: &Arc<[u8]>, why: &str) -> Result<()> {
     refuse_link(path, seen)?;
     if seen.is_none_or(|file| file.content != *content) {
-        let write = Write {
-            path: path.to_owned(),
-            content: content.clone(),
-            mode: 0o644,
-            owner: Owner::Edgeallow,
-            was: seen.map(|file| file.content.clone()),
-            in_place: false,
-        };
-        plan.change(why, Step::Write(write));
+        let was = seen.map(|file| file.content.clone());
+        plan.change(why, Step::Write(Write::ours(path, content.clone(), was)));
     }
     Ok(())
 }

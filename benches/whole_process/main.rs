@@ -6,30 +6,45 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unsafe_code)]
 
 mod measure;
+mod tools;
 mod workloads;
 
 use std::{env, process::Command};
 
+/// The parts, each in namespaces of its own.
+const PARTS: [&str; 3] = ["small", "tools", "large"];
+
+/// Arguments: the parts to be run (all of them), and the size of the largest list (a million).
 fn main() {
-    if env::var_os("EDGEALLOW_BENCH_INSIDE").is_none() {
-        // The same program again, in namespaces that end with it.
-        let status = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"])
-            .arg(env::current_exe().unwrap())
-            .args(env::args().skip(1).filter(|a| a != "--bench"))
-            .env("EDGEALLOW_BENCH_INSIDE", "1")
-            .status()
-            .expect("unshare(1) of util-linux is needed");
+    let args: Vec<String> = env::args().skip(1).filter(|a| a != "--bench").collect();
+    let largest = args.iter().find_map(|a| a.parse().ok()).unwrap_or(1_000_000);
+    match env::var("EDGEALLOW_BENCH_INSIDE").as_deref() {
+        Ok("small") => workloads::small(),
+        Ok("tools") => tools::all(),
+        Ok(_) => workloads::large(largest),
+        Err(_) => {
+            println!("# Benchmarks\n\n{}\n", measure::machine());
+            println!(
+                "Whole processes from start to end, wall clock, in a throwaway network namespace. Medians; each row's \
+                 programs ran in turn, one after the other, so that a busy moment hits all of them. `make bench` prints \
+                 these tables.\n"
+            );
+            let named = PARTS.iter().any(|p| args.iter().any(|a| a == p));
+            PARTS.iter().filter(|p| !named || args.iter().any(|a| a == *p)).for_each(|part| inside(part, &args));
+        }
+    }
+}
+
+/// The same program again, in namespaces that end with it.
+fn inside(part: &str, args: &[String]) {
+    let status = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"])
+        .arg(env::current_exe().unwrap())
+        .args(args)
+        .env("EDGEALLOW_BENCH_INSIDE", part)
+        .status()
+        .expect("unshare(1) of util-linux is needed");
+    if !status.success() {
         std::process::exit(status.code().unwrap_or(1));
     }
-    let largest = env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(1_000_000);
-    workloads::prepare();
-    println!("# Benchmarks\n");
-    println!("{}\n", measure::machine());
-    println!(
-        "Whole processes from start to end, wall clock, in a throwaway network namespace. Medians; each row's programs \
-         ran in turn, one after the other, so that a busy moment hits all of them. `make bench` prints these tables.\n"
-    );
-    workloads::small();
-    workloads::large(largest);
 }

@@ -10,14 +10,14 @@ use std::{
 
 use crate::measure::{Contestant, compare, run};
 
-const EDGEALLOW: &str = env!("CARGO_BIN_EXE_edgeallow");
+pub const EDGEALLOW: &str = env!("CARGO_BIN_EXE_edgeallow");
 const V6: &str = "2400:cb00::/32\n2606:4700::/32\n2803:f800::/32\n";
 
 /// A table that drops by default, with a few rules of an administrator.
 const NFT: &str = "table inet filter {\n chain input {\n  type filter hook input priority filter; policy drop;\n  \
                    ct state established,related accept\n  iif lo accept\n  tcp dport 22 accept\n }\n}\n";
 
-fn quiet(argv: &[&str]) {
+pub fn quiet(argv: &[&str]) {
     let status = Command::new(argv[0]).args(&argv[1..]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     assert!(status.is_ok_and(|s| s.success()), "{argv:?}");
 }
@@ -29,7 +29,7 @@ fn feed(argv: &[&str], text: &str) {
 }
 
 /// Private folders, so that nothing of the machine's is read or written.
-pub fn prepare() {
+fn prepare() {
     for dir in ["/run", "/var/lib", "/etc"] {
         quiet(&["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", dir]);
     }
@@ -57,7 +57,7 @@ fn config(name: &str, text: &str) -> String {
     path
 }
 
-fn published() -> String {
+pub fn published() -> String {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/allowlist/data");
     format!(
         "{}\n{}\n",
@@ -127,6 +127,7 @@ fn once(contestant: &Contestant<'_>) {
 
 /// Today's 22 prefixes.
 pub fn small() {
+    prepare();
     let plain = config("plain", "[nftables]\npersist = \"none\"\n[iptables]\npersist = false\n");
     let stored = config("stored", "[nftables]\npersist = \"include\"\n");
     let (list, changed) = (published(), published().replace("131.0.72.0/22", "131.0.76.0/22"));
@@ -224,6 +225,7 @@ fn many(count: u32, shift: u32) -> String {
 
 /// A thousand prefixes and more, loaded, and then ten in and ten out.
 pub fn large(largest: u32) {
+    prepare();
     let config = config(
         "large",
         "[limits]\nmax_prefixes = 2000000\nmin_v4 = 0\n[nftables]\npersist = \"none\"\n[iptables]\npersist = false\n",

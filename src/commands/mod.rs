@@ -21,7 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     backends::AnyBackend,
-    cli::{Cli, Color, Command, Format, Global},
+    cli::{Cli, Color, Command, Format, Global, Refused},
     config::Config,
     engine::{state::Store, sync::Session},
     error::{Error, ErrorKind, Exit, Result},
@@ -53,6 +53,20 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Man { command } => man::run(command.as_deref()).unwrap_or_else(|e| fail(&global, "man", &e)),
     };
     ExitCode::from(exit as u8)
+}
+
+/// Reports arguments that can't be read, as JSON, and returns the process's exit status.
+#[must_use]
+pub fn refuse(refused: &Refused) -> ExitCode {
+    let Refused { command, error } = refused;
+    let wrote = match command {
+        // The same shape as any other report of this command.
+        Some(command @ ("sync" | "status" | "remove")) => json(&Report::failed(command, error)),
+        _ => json(&bare(*command, error)),
+    };
+    // There is nobody left to tell if this fails.
+    let _ = wrote;
+    ExitCode::from(error.kind.exit() as u8)
 }
 
 fn logs(global: &Global) {
@@ -144,13 +158,16 @@ fn unwritable(e: &std::io::Error) -> Error {
 /// Reports an error that left nothing else to report.
 fn fail(global: &Global, command: &'static str, e: &Error) -> Exit {
     if global.format == Format::Json {
-        let value = serde_json::json!({ "schema": 1, "command": command, "error": ErrorReport::from(e) });
         // There is nobody left to tell if this fails.
-        let _ = json(&value);
+        let _ = json(&bare(Some(command), e));
     } else {
         let _ = write!(anstream::stderr(), "{}", human::error(&e.into(), width()));
     }
     e.kind.exit()
+}
+
+fn bare(command: Option<&str>, e: &Error) -> serde_json::Value {
+    serde_json::json!({ "schema": 1, "command": command, "error": ErrorReport::from(e) })
 }
 
 /// The width to wrap at: the terminal's, at least 40; in a pipe lines are not wrapped.

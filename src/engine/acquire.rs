@@ -240,7 +240,7 @@ impl Trust<'_> {
         for path in &self.options.lists {
             let (name, bytes) = read(path)?;
             if json::looks_like_it(&bytes) {
-                let list = json::parse(&bytes).map_err(|e| Error { message: format!("{name}: {e}"), ..e })?;
+                let list = json::parse_file(&bytes).map_err(|e| Error { message: format!("{name}: {e}"), ..e })?;
                 for part in [&list.v4, &list.v6, &list.jdcloud] {
                     raw.extend(parse::entries(&name, part)?);
                 }

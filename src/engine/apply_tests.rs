@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     backends::{Auto, Backend, Meta, Probe},
     host::{FileSeen, Guard, Judge, Look, Output},
-    plan::{Desired, LockOn, Owner, Protocol, Remove, Run, Write},
+    plan::{Desired, LockOn, Protocol, Remove, Run, Write},
 };
 
 /// One file in memory, and what goes wrong with it.
@@ -138,17 +138,7 @@ impl Backend for Lines {
     fn steps(&self, seen: &Vec<u8>, to: &Vec<u8>) -> Result<Plan> {
         let mut plan = Plan::default();
         if seen != to {
-            plan.change(
-                "it differs",
-                Step::Write(Write {
-                    path: "/f".into(),
-                    content: to.clone().into(),
-                    mode: 0o644,
-                    owner: Owner::Edgeallow,
-                    was: Some(seen.clone().into()),
-                    in_place: false,
-                }),
-            );
+            plan.change("it differs", Step::Write(Write::ours("/f", to.clone().into(), Some(seen.clone().into()))));
         }
         if self.tested {
             plan.checks.push(Check::NotWorse { what: "it loads".into(), run: Run::new(["test"]) });

@@ -104,8 +104,8 @@ fn fighting(all: &[Box<dyn AnyBackend>], cx: &Context<'_>, asked: &Asked<'_>) ->
         ([manager], Some(name)) => Some(Warning::new(
             "firewalls-fight",
             format!(
-                "{name} was asked for, but {manager} manages this firewall and drops what it didn't make itself when it \
-                 reloads. Use the backend {manager}, or `auto`"
+                "{name} was asked for, but {manager} manages this firewall: what it didn't make itself it neither shows \
+                 nor stores, and it may go at a reload. Use the backend {manager}, or `auto`"
             ),
         )),
         _ => None,

@@ -117,7 +117,9 @@ impl Look for Machine {
             return commands.iter().map(|_| Err(refused.clone())).collect();
         }
         let key = |(argv, stdin): &(Vec<&str>, Option<&str>)| -> Question {
-            (argv.iter().map(|&a| a.to_owned()).collect(), stdin.map(str::to_owned))
+            let (program, args) = argv.split_first().map_or(("", &argv[..]), |(p, args)| (*p, args));
+            let argv = std::iter::once(spawn::known_as(program)).chain(args.iter().map(|&a| a.to_owned()));
+            (argv.collect(), stdin.map(str::to_owned))
         };
         let unknown: Vec<_> =
             commands.iter().filter(|command| !self.answers.borrow().contains_key(&key(command))).collect();

@@ -29,6 +29,26 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
     FOLDERS.iter().map(|f| Path::new(f).join(name)).find(executable)
 }
 
+/// The name under which a program is the same program: `iptables-save` is a link to one of its variants, such as
+/// `iptables-nft-save`, and whoever has asked the one has asked the other. Any other name stays what it is.
+pub(super) fn known_as(name: &str) -> String {
+    let family = ["iptables", "ip6tables"].into_iter().find(|f| name.strip_prefix(f) == Some("-save"));
+    let mut path = family.and_then(|_| find(name));
+    // By way of /etc/alternatives there are two links.
+    for _ in 0..4 {
+        let Some(target) = path.as_ref().and_then(|p| Some(p.parent()?.join(p.read_link().ok()?))) else { break };
+        let variant = target.file_name().and_then(|n| n.to_str()).filter(|n| {
+            let inner = family.and_then(|f| n.strip_prefix(f));
+            inner.is_some_and(|i| matches!(i, "-nft-save" | "-legacy-save")) && find(n).as_ref() == Some(&target)
+        });
+        if let Some(variant) = variant {
+            return variant.to_owned();
+        }
+        path = Some(target);
+    }
+    name.to_owned()
+}
+
 /// Runs programs side by side; the answers come in the order of the questions.
 pub(super) fn run(
     runtime: &tokio::runtime::Runtime,

@@ -1,6 +1,7 @@
-//! The shape of Cloudflare's JSON API: bytes in, texts of prefixes out.
+//! Lists in JSON, the API's and what `fetch` prints: bytes in, texts of prefixes out.
 //!
-//! Belongs here: whether the document is the API's, and whether the API says that it succeeded. Does not: whether the
+//! Belongs here: whether the document is the API's, and whether the API says that it succeeded; for files the same of
+//! a report of `edgeallow fetch --format json`. Does not: whether the
 //! texts are prefixes, and whether such a list can be trusted ([`crate::allowlist`]).
 
 use std::{fmt, marker::PhantomData};
@@ -104,6 +105,52 @@ pub fn parse(bytes: &[u8]) -> Result<List> {
     })
 }
 
+/// What `edgeallow fetch --format json` prints, as far as it is the list.
+#[derive(Deserialize)]
+struct Fetched {
+    schema: u32,
+    command: Command,
+    #[serde(default)]
+    error: Value,
+    source: Option<Object<Source>>,
+    v4: Option<Vec<String>>,
+    v6: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+enum Command {
+    #[serde(rename = "fetch")]
+    Fetch,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    etag: Option<String>,
+}
+
+/// Reads a document from a file: the API's, or what `edgeallow fetch --format json` has printed.
+///
+/// # Errors
+/// As [`parse`]; `list-not-a-list` for the report of a fetch that failed, or of another version.
+pub fn parse_file(bytes: &[u8]) -> Result<List> {
+    let Ok(Object(report)) = serde_json::from_slice::<Object<Fetched>>(text::visible(bytes)) else {
+        return parse(bytes);
+    };
+    text::check(bytes)?;
+    let Fetched { schema, command: Command::Fetch, error, source, v4, v6 } = report;
+    if schema != 1 {
+        return Err(text::not_a_list(&format!(
+            "it was printed by another version of edgeallow (\"schema\": {schema})"
+        )));
+    }
+    if !error.is_null() {
+        let why = error.get("message").and_then(Value::as_str).unwrap_or("it gives no reason");
+        return Err(text::not_a_list(&format!("it is the report of a fetch that failed: {}", text::clean(why))));
+    }
+    let etag = source.and_then(|Object(source)| source.etag);
+    Ok(List { v4: family(v4, "IPv4", "v4")?, v6: family(v6, "IPv6", "v6")?, jdcloud: vec![], etag })
+}
+
 fn family(cidrs: Option<Vec<String>>, name: &str, key: &str) -> Result<Vec<String>> {
     match cidrs {
         Some(cidrs) if !cidrs.is_empty() => Ok(cidrs),
@@ -167,6 +214,26 @@ mod tests {
         let list = parse(text.as_bytes()).unwrap();
         assert_eq!((list.v4, list.v6, list.jdcloud), (vec!["a".into()], vec!["b".into()], vec!["c".into()]));
         assert_eq!(list.etag, None);
+    }
+
+    #[test]
+    fn what_fetch_prints_is_read_from_files_only() {
+        let printed = |schema: u32, more: &str| format!("{{\"schema\":{schema},\"command\":\"fetch\",{more}}}");
+        let full = "\"source\":{\"etag\":\"x\",\"v4\":1},\"v4\":[\"a\"],\"v6\":[\"b\"],\"warnings\":[],\"error\":null";
+        let list = parse_file(printed(1, full).as_bytes()).unwrap();
+        assert_eq!((list.v4, list.v6, list.etag), (vec!["a".into()], vec!["b".into()], Some("x".into())));
+        assert_eq!(parse(printed(1, full).as_bytes()).unwrap_err().kind, ErrorKind::ListNotAList);
+        assert_eq!(parse_file(REAL).unwrap(), parse(REAL).unwrap());
+        for (text, kind, words) in [
+            (printed(2, full), ErrorKind::ListNotAList, "another version"),
+            (printed(1, "\"error\":{\"message\":\"no\u{7} way\"}"), ErrorKind::ListNotAList, ""),
+            (printed(1, "\"error\":{\"message\":\"no way\"}"), ErrorKind::ListNotAList, "failed: no way"),
+            (printed(1, "\"v4\":[\"a\"],\"v6\":[]"), ErrorKind::ListFamilyMissing, "\"v6\" is empty"),
+            (printed(1, full).replace("fetch", "sync"), ErrorKind::ListNotAList, "another shape"),
+        ] {
+            let e = parse_file(text.as_bytes()).unwrap_err();
+            assert!(e.kind == kind && e.message.contains(words), "{text}: {e:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ const STARTED: &str = "/run/started";
 const OURS: &str = "/etc/fail2ban/jail.d/zz-edgeallow.local";
 
 /// A jail that bans from ports 80 and 443 after two refused attempts.
-pub(super) const JAILS: &str = "\
+pub const JAILS: &str = "\
 [DEFAULT]
 backend = polling
 allowipv6 = auto
@@ -33,6 +33,12 @@ maxretry = 2
 /// A host whose fail2ban is configured and not running.
 fn stopped(jails: &str) -> Lab {
     let lab = Lab::new();
+    install(&lab, jails);
+    lab
+}
+
+/// fail2ban with these jails, and a filter for the door; not running.
+pub fn install(lab: &Lab, jails: &str) {
     lab.install(&["fail2ban-client"], "fail2ban");
     lab.run(["rm", "-f", "/etc/fail2ban/jail.d/defaults-debian.conf", "/var/lib/fail2ban/fail2ban.sqlite3"]);
     lab.run(["mkdir", "-p", "/run/fail2ban"]);
@@ -42,7 +48,6 @@ fn stopped(jails: &str) -> Lab {
     );
     lab.write_file("/etc/fail2ban/jail.local", jails);
     lab.write_file(LOG, "");
-    lab
 }
 
 /// A host with a fail2ban at work.
@@ -52,7 +57,7 @@ pub(super) fn host(jails: &str) -> Lab {
     lab
 }
 
-fn start(lab: &Lab) {
+pub fn start(lab: &Lab) {
     lab.run(["fail2ban-client", "start"]);
 }
 
@@ -89,10 +94,14 @@ fn expect_banned(lab: &Lab, address: &str) {
 /// A host on which two addresses of Cloudflare and two strangers were banned by what they did.
 pub(super) fn under_attack(jails: &str) -> Lab {
     let lab = host(jails);
-    let all = [EDGE4, EDGE6, STRANGER4, STRANGER6];
-    attack(&lab, &all);
-    all.iter().for_each(|a| expect_banned(&lab, a));
+    attack_until_banned(&lab, &[EDGE4, EDGE6, STRANGER4, STRANGER6]);
     lab
+}
+
+/// Failed log-ins from each of these, until each is refused.
+pub fn attack_until_banned(lab: &Lab, from: &[&str]) {
+    attack(lab, from);
+    from.iter().for_each(|a| expect_banned(lab, a));
 }
 
 fn expect_open_to_cloudflare(lab: &Lab) {

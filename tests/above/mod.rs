@@ -3,8 +3,8 @@
 //! They refuse for another reason than a packet filter, and some of what they did can't be put back (a ban that was
 //! lifted), so they have claims of their own instead of the conformance suite's.
 
-mod fail2ban;
-mod mod_evasive;
+pub mod fail2ban;
+pub mod mod_evasive;
 #[cfg(feature = "fault-injection")]
 mod struck;
 

@@ -12,6 +12,12 @@ const OURS: &str = "/etc/apache2/conf-enabled/edgeallow-evasive.conf";
 /// Apache with one process, because each counts for itself, on port 8080 so that the lab's own listeners may stay.
 fn stopped() -> Lab {
     let lab = Lab::new();
+    install(&lab);
+    lab
+}
+
+/// The same in a host that there is already.
+pub fn install(lab: &Lab) {
     lab.install(&["apachectl"], "apache2 libapache2-mod-evasive");
     lab.write_file("/etc/apache2/ports.conf", "Listen 8080\nServerName lab\n");
     lab.write_file(
@@ -30,7 +36,6 @@ fn stopped() -> Lab {
     lab.write_file("/var/www/html/index.html", "hello\n");
     lab.run(["mkdir", "-p", "/var/log/evasive", "/var/log/apache2"]);
     lab.run(["chown", "www-data", "/var/log/evasive"]);
-    lab
 }
 
 pub(super) fn host() -> Lab {
@@ -40,7 +45,7 @@ pub(super) fn host() -> Lab {
 }
 
 /// Forty requests from an address: how many were not answered 200.
-pub(super) fn refused(lab: &Lab, from: &str) -> u32 {
+pub fn refused(lab: &Lab, from: &str) -> u32 {
     let ab = ["ab", "-q", "-n", "40", "-c", "2", "-B", from, "http://192.0.2.1:8080/index.html"];
     let out = lab.command(ab).on_the_internet().run().expect_ok().stdout;
     let count = |what: &str| {

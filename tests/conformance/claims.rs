@@ -2,7 +2,8 @@
 
 use super::{Kind, host};
 use crate::{
-    lab::{CHANGED_IN_USR, CHANGED_IN_VAR, EDGES, Lab, Reach, STRANGERS, Table, Tree, diff},
+    lab::{CHANGED_IN_USR, CHANGED_IN_VAR, EDGES, Lab, Reach, STRANGERS, Table, Tree},
+    quiet::{assert_same, expect_quiet},
     run::{PORTS, expect_reach, expect_status, list_with, opened, part_of, reach, remove, sync, try_sync},
 };
 
@@ -34,29 +35,7 @@ fn cloudflare_gets_in_and_nobody_else_does(kind: &dyn Kind) {
 fn a_second_sync_changes_nothing_and_starts_nothing(kind: &dyn Kind) {
     let lab = host(kind);
     sync(&lab, &[]);
-    lab.record_programs();
-    let folders = ["/etc", CHANGED_IN_USR, "/run"];
-    // The run's lock and the stores that the tools' own lock files are in may be touched; nothing else.
-    let stamps = || {
-        let mut stamps = lab.stamps(&folders);
-        stamps.retain(|p, _| {
-            !p.contains("edgeallow.lock") && !p.contains("xtables.lock") && p != "/run" && p != "/run/lock"
-        });
-        stamps
-    };
-    let (rules, files) = (lab.rules(), stamps());
-    let ((report, programs), transactions) = lab.transactions(|| {
-        lab.recorded_programs();
-        let report = sync(&lab, &[]);
-        (report, lab.recorded_programs())
-    });
-    assert_eq!(report["changed"], false, "{report:#}");
-    assert_eq!(part_of(&report, kind.backend())["state"], "in_sync", "{report:#}");
-    assert!(transactions.is_empty(), "a sync with nothing to do sent {transactions:#?}");
-    let changing: Vec<_> = programs.iter().filter(|p| !only_looks(p)).collect();
-    assert!(changing.is_empty(), "a sync with nothing to do started {changing:#?}");
-    assert_same(&files, &stamps(), "a sync with nothing to do");
-    assert_eq!(rules, lab.rules());
+    expect_quiet(&lab, &[kind.backend()]);
     expect_status(&lab, 0);
 }
 
@@ -214,20 +193,6 @@ fn blocked(lab: &Lab) -> Table {
     before
 }
 
-/// Whether a recorded command can't change anything, whatever its arguments do.
-fn only_looks(command: &str) -> bool {
-    let (program, args) = command.split_once(' ').unwrap_or((command, ""));
-    let args: Vec<_> = args.split_whitespace().collect();
-    program.ends_with("tables-save")
-        || program.ends_with("-nft-save")
-        || program.ends_with("-legacy-save")
-        || args == ["--version"]
-        || args == ["-V"]
-        || (program == "nft" && args.contains(&"list") && !args.contains(&"-f"))
-        || (program == "ipset" && matches!(args.first(), Some(&"save" | &"list")))
-        || (program == "systemctl" && matches!(args.first(), Some(&"is-enabled" | &"is-active" | &"show" | &"cat")))
-}
-
 /// A picture of files without edgeallow's own, and without its lines in those of others.
 fn foreign_files(kind: &dyn Kind, mut files: Tree) -> Tree {
     files.retain(|path, _| !path.contains("edgeallow") && !path.ends_with("/nftables.service.d"));
@@ -237,9 +202,4 @@ fn foreign_files(kind: &dyn Kind, mut files: Tree) -> Tree {
         *content = content.split("\\n").filter(|l| !ours(l)).collect::<Vec<_>>().join("\\n");
     }
     files
-}
-
-fn assert_same(before: &Tree, after: &Tree, what: &str) {
-    let found = diff(before, after);
-    assert!(found.is_empty(), "{what} left its mark:\n{}", found.join("\n"));
 }

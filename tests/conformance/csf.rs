@@ -17,6 +17,16 @@ pub const STAND_IN: Csf = Csf { release: false };
 #[cfg(csf_release)]
 pub const RELEASE: Csf = Csf { release: true };
 
+/// Makes a test of each of these functions for the stand-in, and for a release of CSF where one is named.
+macro_rules! on_csf {
+    ($($claim:ident),* $(,)?) => {
+        mod csf_stand_in { $(#[test] fn $claim() { super::$claim(&crate::conformance::csf::STAND_IN); })* }
+        #[cfg(csf_release)]
+        mod csf_release { $(#[test] fn $claim() { super::$claim(&crate::conformance::csf::RELEASE); })* }
+    };
+}
+pub(crate) use on_csf;
+
 pub struct Csf {
     release: bool,
 }

@@ -13,8 +13,9 @@ use super::Lab;
 const SPAWNED: &str = "/mnt/spawned";
 const HEARD: &str = "/mnt/heard";
 
-/// The programs whose start is recorded: everything that can change a packet filter or a service.
-const RECORDED: [&str; 10] = [
+/// The programs whose start is recorded: everything that can change a packet filter or a service. Debian's
+/// `apachectl` is a link to `apache2ctl`.
+const RECORDED: [&str; 12] = [
     "nft",
     "xtables-nft-multi",
     "xtables-legacy-multi",
@@ -25,6 +26,8 @@ const RECORDED: [&str; 10] = [
     "ufw",
     "firewall-cmd",
     "firewall-offline-cmd",
+    "fail2ban-client",
+    "apache2ctl",
 ];
 
 impl Lab {

@@ -17,6 +17,9 @@ mod lab;
 mod lab_itself;
 #[path = "../packets/mod.rs"]
 mod packets;
+mod quiet;
 mod run;
+#[path = "../together/mod.rs"]
+mod together;
 #[path = "../tools/mod.rs"]
 mod tools;

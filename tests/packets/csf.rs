@@ -7,18 +7,13 @@ use std::{
 };
 
 use crate::{
-    conformance::{Kind as _, csf::Csf},
+    conformance::{
+        Kind as _,
+        csf::{Csf, on_csf},
+    },
     lab::{EDGE4, EDGE6, EDGES, Lab, Reach, STRANGERS},
     run::{PORTS, expect_status, part_of, remove, sync, try_sync},
 };
-
-macro_rules! on_csf {
-    ($($claim:ident),* $(,)?) => {
-        mod csf_stand_in { $(#[test] fn $claim() { super::$claim(&crate::conformance::csf::STAND_IN); })* }
-        #[cfg(csf_release)]
-        mod csf_release { $(#[test] fn $claim() { super::$claim(&crate::conformance::csf::RELEASE); })* }
-    };
-}
 
 on_csf! {
     a_deny_that_drops_only_the_outgoing_answer_keeps_nobody_out,

@@ -61,6 +61,20 @@ fn ufw_itself_agrees_with_what_was_written() {
 }
 
 #[test]
+fn a_sync_with_nothing_to_do_dumps_the_rules_of_each_family_once() {
+    let lab = Lab::new();
+    enable(&lab);
+    sync(&lab, &[]);
+    lab.record_programs();
+    sync(&lab, &[]);
+    let programs = lab.recorded_programs();
+    for family in ["iptables", "ip6tables"] {
+        let dumps = programs.iter().filter(|p| p.starts_with(family) && p.contains("-save"));
+        assert_eq!(dumps.count(), 1, "iptables-save is iptables-nft-save: {programs:?}");
+    }
+}
+
+#[test]
 fn a_deny_placed_before_is_overtaken_and_named() {
     let lab = Lab::new();
     enable(&lab);
