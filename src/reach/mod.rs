@@ -9,6 +9,7 @@
 //! nothing here reads the machine ([`crate::engine`] takes the picture) or prints ([`crate::report`]).
 
 pub mod model;
+pub mod nft;
 pub mod packet;
 pub mod sources;
 pub mod verdict;
