@@ -106,7 +106,9 @@ fn keys(family: TableFamily, expression: &Json<'_>, first: &mut Vec<Part>) -> Ke
             first.extend(network(family, false));
             unknown()
         }
-        Some(("meta", meta)) => meta.text_of("key").and_then(|key| self::meta(family, key)).ok_or_else(|| words(expression)),
+        Some(("meta", meta)) => {
+            meta.text_of("key").and_then(|key| self::meta(family, key)).ok_or_else(|| words(expression))
+        }
         Some(("ct", ct)) => conntrack(family, ct, first).ok_or_else(|| words(expression)),
         Some(("fib", fib)) => self::fib(fib).ok_or_else(|| words(expression)),
         _ => unknown(),

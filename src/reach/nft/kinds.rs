@@ -152,9 +152,7 @@ impl Kind {
         match self {
             Self::Proto => PROTOCOLS,
             Self::AddrType => ADDR_TYPES,
-            Self::CtState => {
-                &[("invalid", 1), ("established", 2), ("related", 4), ("new", 8), ("untracked", 64)]
-            }
+            Self::CtState => &[("invalid", 1), ("established", 2), ("related", 4), ("new", 8), ("untracked", 64)],
             Self::CtStatus => &[
                 ("expected", 1),
                 ("seen-reply", 2),
@@ -165,19 +163,17 @@ impl Kind {
                 ("dying", 512),
             ],
             Self::CtDirection => &[("original", 0), ("reply", 1)],
-            Self::TcpFlags => &[
-                ("fin", 1),
-                ("syn", 2),
-                ("rst", 4),
-                ("psh", 8),
-                ("ack", 16),
-                ("urg", 32),
-                ("ecn", 64),
-                ("cwr", 128),
-            ],
-            Self::EtherType => {
-                &[("ip", 0x0800), ("arp", 0x0806), ("ip6", 0x86dd), ("8021q", 0x8100), ("vlan", 0x8100), ("8021ad", 0x88a8)]
+            Self::TcpFlags => {
+                &[("fin", 1), ("syn", 2), ("rst", 4), ("psh", 8), ("ack", 16), ("urg", 32), ("ecn", 64), ("cwr", 128)]
             }
+            Self::EtherType => &[
+                ("ip", 0x0800),
+                ("arp", 0x0806),
+                ("ip6", 0x86dd),
+                ("8021q", 0x8100),
+                ("vlan", 0x8100),
+                ("8021ad", 0x88a8),
+            ],
             Self::NfProto => &[("ipv4", 2), ("ipv6", 10)],
             Self::PktType => &[("host", 0), ("unicast", 0), ("broadcast", 1), ("multicast", 2), ("other", 3)],
             _ => &[],

@@ -23,7 +23,7 @@ pub fn set(rule: &mut Reading<'_>, field: Field, to: &Json<'_>) -> Part {
         }
         (None, None) => {
             // A fact that the packet hasn't got ends the rule.
-            _ = rule.look(to);
+            rule.require(to);
             MarkValue::Operand(Operand::Puzzle(words(to)))
         }
     };

@@ -56,6 +56,13 @@ impl Reading<'_> {
         at
     }
 
+    /// Adds what an expression takes for granted, where its value makes no difference: a packet that hasn't got it goes no further.
+    pub fn require(&mut self, expression: &Json<'_>) {
+        if let Ok(keys) = self.look(expression) {
+            self.families(&keys).into_iter().for_each(|part| self.take_for_granted(part));
+        }
+    }
+
     /// What the elements of a set do besides being there.
     pub fn run(&mut self, statements: Vec<Stateful>) {
         for statement in statements {
@@ -96,7 +103,8 @@ impl Reading<'_> {
             return Some((test(Among::Named(name)), statements));
         }
         if let Some(("set", elements)) = right.only() {
-            let elements = elements.list()?;
+            // nft writes no empty set in a rule; `!= {}` would let everything pass.
+            let elements = elements.list().filter(|e| !e.is_empty())?;
             let among = sets::plain(elements, &sets::kinds_of(keys)).ok()?;
             let statements = sets::stateful(elements).filter_map(|(name, value)| Stateful::of(name, value)).collect();
             return Some((test(Among::These(among)), statements));

@@ -21,9 +21,9 @@ mod words;
 use std::collections::{HashMap, hash_map::Entry};
 
 use self::{json::Json, matches::Reading, sets::Declared};
-use super::model::{Base, ChainKind, Hook, Language, Rule, Set, Table};
 #[cfg(doc)]
 use super::model::Part;
+use super::model::{Base, ChainKind, Hook, Language, Rule, Set, Table};
 use crate::{
     error::{Error, ErrorKind, Result},
     nft::{TableFamily, TableId},
@@ -113,7 +113,8 @@ fn table_of(object: &Json<'_>) -> Result<TableId> {
 
 fn read(json: &[u8], skip: &dyn Fn(&TableId) -> bool, terse: bool) -> Result<Vec<Table>> {
     let document = document(json)?;
-    let mut reader = Reader { tables: Vec::new(), at: HashMap::new(), declared: HashMap::new(), old: false, skip, terse };
+    let mut reader =
+        Reader { tables: Vec::new(), at: HashMap::new(), declared: HashMap::new(), old: false, skip, terse };
     let objects = objects(&document)?;
     // Rules name sets and chains; nft prints those first, but nothing says that it must.
     for object in objects {
@@ -196,11 +197,16 @@ impl Reader<'_> {
             return Ok(());
         }
         let chain = rule.text_of("chain").ok_or_else(|| malformed("a rule without a chain"))?;
-        let expressions = rule.get("expr").and_then(Json::list).ok_or_else(|| malformed("a rule without expressions"))?;
+        let expressions =
+            rule.get("expr").and_then(Json::list).ok_or_else(|| malformed("a rule without expressions"))?;
         let none = HashMap::new();
         let declared = self.declared.get(&id).unwrap_or(&none);
-        let mut reading =
-            Reading { family: id.family, declared, hides_statements: self.old, parts: Vec::with_capacity(expressions.len() + 1) };
+        let mut reading = Reading {
+            family: id.family,
+            declared,
+            hides_statements: self.old,
+            parts: Vec::with_capacity(expressions.len() + 1),
+        };
         for (n, expression) in expressions.iter().enumerate() {
             reading.statement(expression, n + 1 == expressions.len());
         }

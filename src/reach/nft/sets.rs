@@ -5,13 +5,7 @@
 
 use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
-use super::{
-    json::Json,
-    keys::looks,
-    kinds::Kind,
-    statements::verdict,
-    words::words,
-};
+use super::{json::Json, keys::looks, kinds::Kind, statements::verdict, words::words};
 use crate::{
     nft::TableFamily,
     reach::{
@@ -250,7 +244,9 @@ fn read(family: TableFamily, set: &Json<'_>) -> Result<Set, String> {
     match data.text() {
         Some("verdict") => return verdicts(elements, &kinds).map(Set::Verdicts),
         // Maps to objects: whether there is one is all that decides.
-        Some("counter" | "quota" | "limit" | "secmark" | "synproxy" | "ct helper" | "ct timeout" | "ct expectation") => {
+        Some(
+            "counter" | "quota" | "limit" | "secmark" | "synproxy" | "ct helper" | "ct timeout" | "ct expectation",
+        ) => {
             return mapped(elements, &kinds, |_| Some(())).map(Set::Plain);
         }
         _ => {}

@@ -42,7 +42,9 @@ impl Reading<'_> {
             return match whole.text() {
                 // What nft can't write as JSON it writes as it would in a listing: for 1.0.6 `add @map { … : … }`, whose inner
                 // statements may stop the packet.
-                Some(text) if ["add @", "update @", "delete @"].iter().any(|s| text.starts_with(s)) => self.puzzle(text),
+                Some(text) if ["add @", "update @", "delete @"].iter().any(|s| text.starts_with(s)) => {
+                    self.puzzle(text)
+                }
                 _ => self.push(elsewhere(words(whole))),
             };
         };
@@ -55,14 +57,14 @@ impl Reading<'_> {
             // An object from a map: a packet without an entry goes no further.
             "counter" | "ct helper" | "ct timeout" | "ct expectation" | "secmark" | "last" => self.object(whole, value),
             "log" | "dup" => {}
-            "reset" => _ = self.look(value),
+            "reset" => self.require(value),
             // A connection that can't be offloaded (yet) goes no further in the rule.
             "flow" if last => {}
             "flow" => self.puzzle(words(whole)),
             "notrack" => self.push(Part::Notrack),
             "limit" if value.get("map").is_some() => {
                 self.object(whole, value);
-                self.push(Part::Rate(words(whole)));
+                self.push(Part::Rate(format!("limit name {}", words(value))));
             }
             "limit" => self.push(Part::Rate(limit(value))),
             "ct count" => self.push(Part::Rate(count(value))),
@@ -75,11 +77,15 @@ impl Reading<'_> {
             }
             "set" => self.dynamic(whole, value),
             "map" => match value.get("stmt").map(Stateful::all) {
-                None => _ = value.get("elem").map(|elem| self.look(elem)),
-                Some(statements) => self.run(statements),
+                Some(statements) => {
+                    value.get("elem").into_iter().for_each(|elem| self.require(elem));
+                    self.run(statements);
+                }
+                None if self.hides_statements => self.puzzle(words(whole)),
+                None => value.get("elem").into_iter().for_each(|elem| self.require(elem)),
             },
             "meter" => {
-                _ = value.get("key").map(|key| self.look(key));
+                value.get("key").into_iter().for_each(|key| self.require(key));
                 match value.get("stmt").map(Stateful::all) {
                     Some(statements) => self.run(statements),
                     None => self.puzzle(words(whole)),
@@ -124,8 +130,8 @@ impl Reading<'_> {
     /// `add @set { ip saddr limit rate … }`: goes on unless the inner statement says no (or the set is full).
     fn dynamic(&mut self, whole: &Json<'_>, value: &Json<'_>) {
         if let Some(elem) = value.get("elem") {
-            // Only for what it takes for granted; which element it is makes no difference.
-            _ = self.look(elem);
+            // Which element it is makes no difference.
+            self.require(elem);
         }
         let name = value.text_of("set").and_then(|s| s.strip_prefix('@'));
         let declared = name.and_then(|name| self.declared.get(name));
@@ -163,7 +169,7 @@ impl Reading<'_> {
             _ => false,
         };
         // What is written must be of a family or protocol, and that the rule doesn't show.
-        _ = self.look(key);
+        self.require(key);
         if !harmless {
             self.push(elsewhere());
         } else if contains_map(to) {

@@ -90,7 +90,11 @@ fn expression(name: &str, value: &Json<'_>, depth: usize) -> String {
             all(&[some("queue"), of("flags").map(|f| format!("flags {f}")), to])
         }
         "tproxy" => {
-            let to = format!("to {}{}", of("addr").unwrap_or_default(), of("port").map(|p| format!(":{p}")).unwrap_or_default());
+            let to = format!(
+                "to {}{}",
+                of("addr").unwrap_or_default(),
+                of("port").map(|p| format!(":{p}")).unwrap_or_default()
+            );
             all(&[some("tproxy"), of("family"), Some(to)])
         }
         _ => all(&[some(name), Some(say(value, depth + 1)).filter(|t| !t.is_empty())]),
