@@ -370,7 +370,7 @@ proptest! {
     #[test]
     fn a_spoilt_test_never_lets_everything_pass(which in any::<usize>(), path in proptest::collection::vec(any::<usize>(), 0..7), how in 0_usize..12) {
         let tests: Vec<_> = cases().into_iter().filter(|(_, family, json, shown)| {
-            *family == "inet" && json.starts_with(r#"[{"match""#) && shown.ends_with("; accept")
+            *family == "inet" && json.starts_with(r#"[{"match""#) && shown.ends_with("; accept") && !shown.contains("=any")
         }).collect();
         let (rule, _, json, _) = tests[which % tests.len()];
         let mut expr: serde_json::Value = serde_json::from_str(json).unwrap();
