@@ -13,6 +13,7 @@ pub mod packet;
 pub mod sources;
 pub mod verdict;
 pub mod walk;
+pub mod xtables;
 
 pub use model::Picture;
 pub use packet::{Facts, Interface, Probe};
