@@ -77,7 +77,7 @@ const CLEAR: &str = "\
 -m set --match-set ipp src,dst -m set --match-set np src,src
 -m set --match-set nif src,src -m set --match-set ipi src,dst,dst
 -m set --match-set ipn src,dst,dst -m set --match-set bits src -m set ! --match-set ports dst
--m set --match-set list src -m set ! --match-set six src
+-m set --match-set list src
 -j LOG --log-prefix \"[-j ACCEPT] \" --log-uid
 -p tcp -j REJECT --reject-with tcp-reset
 -j SET --add-set ips src --exist
