@@ -13,7 +13,7 @@
 //!
 //! - [`allowlist`]: lists of prefixes and whether they can be trusted. Pure.
 //! - [`source`]: where lists come from; the only code that opens a client socket for them.
-//! - [`plan`], [`nft`]: the vocabulary of what is wanted and what would be done. Plain data.
+//! - [`plan`], [`nft`], [`xtables`]: the vocabulary of what is wanted and what would be done. Plain data.
 //! - [`backends`]: the firewalls, one folder each. They look and plan; they can't act.
 //! - [`engine`]: the one executor.
 //! - [`host`]: the only code that spawns a program, writes a file or talks netlink.
@@ -35,3 +35,4 @@ pub mod plan;
 pub mod reach;
 pub mod report;
 pub mod source;
+pub mod xtables;

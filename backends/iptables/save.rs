@@ -1,139 +1,11 @@
-//! The language that `iptables-save` writes and `iptables-restore` reads, word by word.
+//! The `filter` table as `*-save` prints it, as far as backends need it: chains, policies, and rules as words.
 //!
-//! Belongs here: splitting a line into words as iptables-restore does, quoting a word so that it comes back, and the
-//! `filter` table as `*-save` prints it. Does not: which rules are ours ([`super::rules`]), files ([`super::persist`]).
-//!
-//! The rules of quoting are iptables' own (`xtables_save_string` and `add_param_to_argv`): a double quote opens and
-//! closes, a backslash escapes inside quotes only, a single quote is an ordinary character.
+//! Belongs here: that. Does not: the language itself ([`crate::xtables`]), which rules are ours ([`super::rules`]), files
+//! ([`super::persist`]), all tables with the meaning of every word ([`crate::reach::xtables`]).
 
 use std::collections::BTreeMap;
 
-/// One line of a rules file or of `*-save`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
-    /// `*filter`
-    Table(String),
-    /// `COMMIT`
-    Commit,
-    /// `:INPUT DROP [0:0]`; the policy is `-` for a chain of the user's.
-    Chain {
-        /// Its name.
-        name: String,
-        /// `ACCEPT`, `DROP` or `-`.
-        policy: String,
-    },
-    /// `-A INPUT …`: the words after the chain.
-    Append {
-        /// Which chain.
-        chain: String,
-        /// The rule.
-        rule: Vec<String>,
-    },
-    /// `-I`, `-D` or `-R`: found only in files that a person wrote; the words after the chain.
-    Edit {
-        /// Which chain.
-        chain: String,
-        /// A number perhaps, and the rule.
-        rule: Vec<String>,
-    },
-    /// `-N NAME`
-    NewChain(String),
-    /// Blank, or a comment.
-    Blank,
-    /// Anything else.
-    Other,
-}
-
-/// Reads one line, without or with its line end.
-#[must_use]
-pub fn classify(line: &str) -> Line {
-    let line = line.trim();
-    if line.is_empty() || line.starts_with('#') {
-        return Line::Blank;
-    }
-    if line == "COMMIT" {
-        return Line::Commit;
-    }
-    if let Some(table) = line.strip_prefix('*') {
-        return Line::Table(table.trim().to_owned());
-    }
-    if let Some(chain) = line.strip_prefix(':') {
-        let mut words = chain.split_whitespace();
-        return match (words.next(), words.next()) {
-            (Some(name), policy) => Line::Chain { name: name.to_owned(), policy: policy.unwrap_or("-").to_owned() },
-            _ => Line::Other,
-        };
-    }
-    // `iptables-save -c` puts [packets:bytes] before a rule.
-    let rule = match line.strip_prefix('[').and_then(|l| l.split_once(']')) {
-        Some((_, rest)) => rest,
-        None => line,
-    };
-    let mut words = split_words(rule).into_iter();
-    let (Some(verb), Some(chain)) = (words.next(), words.next()) else { return Line::Other };
-    let rule = words.collect();
-    match verb.as_str() {
-        "-A" | "--append" => Line::Append { chain, rule },
-        "-I" | "--insert" | "-D" | "--delete" | "-R" | "--replace" => Line::Edit { chain, rule },
-        "-N" | "--new-chain" | "--new" => Line::NewChain(chain),
-        _ => Line::Other,
-    }
-}
-
-/// Splits as iptables-restore does. A quote that is never closed ends with the line.
-#[must_use]
-pub fn split_words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    // A word may be there and empty: `--comment ""`.
-    let (mut begun, mut quoted, mut escaped) = (false, false, false);
-    for c in line.chars() {
-        if quoted {
-            match c {
-                _ if escaped => {
-                    word.push(c);
-                    escaped = false;
-                }
-                '\\' => escaped = true,
-                '"' => quoted = false,
-                _ => word.push(c),
-            }
-        } else if c == '"' {
-            (quoted, begun) = (true, true);
-        } else if c.is_ascii_whitespace() {
-            if begun {
-                words.push(std::mem::take(&mut word));
-                begun = false;
-            }
-        } else {
-            word.push(c);
-            begun = true;
-        }
-    }
-    if begun {
-        words.push(word);
-    }
-    words
-}
-
-/// Writes a word so that [`split_words`], and iptables-restore, read the same word back.
-#[must_use]
-pub fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=!@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    let mut out = String::with_capacity(word.len() + 2);
-    out.push('"');
-    for c in word.chars() {
-        if matches!(c, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out.push('"');
-    out
-}
+pub use crate::xtables::{Line, classify, quote, split_words};
 
 /// The filter table of one family in one variant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -203,20 +75,6 @@ mod tests {
 
     use super::*;
 
-    fn words(line: &str) -> Vec<String> {
-        split_words(line)
-    }
-
-    #[test]
-    fn quoting_is_that_of_iptables() {
-        assert_eq!(words(r#"--comment "we\'i\"rd \\ x" -j A"#), ["--comment", r#"we'i"rd \ x"#, "-j", "A"]);
-        assert_eq!(words(r#"--comment """#), ["--comment", ""]);
-        assert_eq!(words(r"--comment it's\n"), ["--comment", r"it's\n"]);
-        assert_eq!(words("  ! -s 10.0.0.0/8\t-j DROP "), ["!", "-s", "10.0.0.0/8", "-j", "DROP"]);
-        assert_eq!(words(r#"--log-prefix "[UFW BLOCK] ""#), ["--log-prefix", "[UFW BLOCK] "]);
-        assert_eq!(words(r#"a "never closed"#), ["a", "never closed"]);
-    }
-
     #[test]
     fn both_variants_read_alike() {
         let nft = parse(
@@ -255,10 +113,5 @@ mod tests {
             let _ = classify(&text);
         }
 
-        #[test]
-        fn quoted_words_come_back(all in proptest::collection::vec("[^\n\r]{0,12}", 0..6)) {
-            let line = all.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ");
-            prop_assert_eq!(split_words(&line), all);
-        }
     }
 }

@@ -14,6 +14,7 @@ pub mod packet;
 pub mod sources;
 pub mod verdict;
 pub mod walk;
+pub mod xtables;
 
 pub use model::Picture;
 pub use packet::{Facts, Interface, Probe};
