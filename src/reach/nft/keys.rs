@@ -69,7 +69,7 @@ fn keys(family: TableFamily, expression: &Json<'_>, first: &mut Vec<Part>) -> Ke
         },
         Some(("&", Json::List(parts))) if parts.len() >= 2 => {
             let mut key = keys(family, &parts[0], first)?;
-            let [(Key { field, mask }, kind)] = key.as_mut_slice() else { return unknown() };
+            let [(Key { mask, .. }, kind)] = key.as_mut_slice() else { return unknown() };
             let numeric = !matches!(kind, Kind::Name | Kind::Index | Kind::Bool);
             for bits in &parts[1..] {
                 // Of the offset of a fragment it is only known whether it is zero; in an unfragmented packet all its bits are.
@@ -83,7 +83,6 @@ fn keys(family: TableFamily, expression: &Json<'_>, first: &mut Vec<Part>) -> Ke
                     *mask = Some(mask.map_or(bits, |m| m & bits));
                 }
             }
-            let _ = field;
             Ok(key)
         }
         Some(("payload", payload)) => self::payload(family, payload, first).ok_or_else(|| words(expression)),

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    nft::{ChainId, TableFamily, TableId},
+    nft::{ChainId, TableId},
     reach::model::{Hook, Language, Table},
 };
 
@@ -32,7 +32,7 @@ pub fn texts(listing: &str) -> Listing {
         let words: Vec<&str> = line.split_whitespace().take(4).collect();
         match (depth, words.as_slice()) {
             (0, ["table", family, name, ..]) => {
-                table = family_of(family).map(|f| TableId::new(f, *name));
+                table = super::family(family).map(|f| TableId::new(f, *name));
                 chain = None;
             }
             (1, ["chain", name, ..]) => chain = table.as_ref().map(|t| t.chain(*name)),
@@ -71,10 +71,6 @@ pub fn texts(listing: &str) -> Listing {
         }
     }
     seen
-}
-
-fn family_of(word: &str) -> Option<TableFamily> {
-    super::family(word)
 }
 
 /// `device "eth0"` or `devices = { "eth0", "eth1*" }` in the line of a base chain.

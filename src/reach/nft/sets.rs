@@ -123,10 +123,12 @@ fn keyed<D: Clone + Eq + Hash>(
         }
     }
     let mut groups = groups.into_iter().map(|(spans, data)| (Sources::new(spans), data));
-    if others.is_empty() && last.is_empty() && groups.len() == 1 {
-        if let Some((keys, data)) = groups.next() {
-            return Ok(Elements::Numbers(keys, data));
-        }
+    if others.is_empty()
+        && last.is_empty()
+        && groups.len() == 1
+        && let Some((keys, data)) = groups.next()
+    {
+        return Ok(Elements::Numbers(keys, data));
     }
     let mut list: Vec<Element<D>> =
         groups.map(|(keys, data)| Element { key: vec![Value::Numbers(keys)], data }).collect();
@@ -136,7 +138,7 @@ fn keyed<D: Clone + Eq + Hash>(
 }
 
 /// An address of either family.
-pub fn address(json: &Json<'_>) -> Option<IpAddr> {
+fn address(json: &Json<'_>) -> Option<IpAddr> {
     json.text()?.parse().ok()
 }
 

@@ -5,18 +5,19 @@
 //!
 //! Belongs here: statements. Does not: matches (`matches`), elements (`sets`).
 
+use std::net::IpAddr;
+
 use super::{
     json::Json,
     keys::{Looks, is, network},
-    kinds::Kind,
     marks,
     matches::Reading,
-    sets::{self, Stateful, address, mapped, port},
+    sets::{self, Stateful, mapped, port},
     words::{count, limit, quota, words},
 };
 use crate::{
     nft::TableFamily,
-    reach::model::{Among, Elements, Field, Operand, Part, Test, Verdict},
+    reach::model::{Among, Field, Operand, Part, Test, Verdict},
 };
 
 /// A verdict, in a rule or in a map.
@@ -216,11 +217,8 @@ impl Reading<'_> {
         let prefix = value.get("type_flags").is_some_and(|f| f.each().iter().any(|f| f.text() == Some("prefix")));
         let (mut address, mut port) = (Operand::None, Operand::None);
         if let Some(to) = value.get("addr") {
-            if prefix || to_this_host {
-                address = Operand::Puzzle(puzzle());
-            } else {
-                (address, port) = self.addresses(to).unwrap_or_else(|| (Operand::Puzzle(puzzle()), Operand::None));
-            }
+            let known = if prefix || to_this_host { None } else { self.addresses(to) };
+            address = known.unwrap_or_else(|| Operand::Puzzle(puzzle()));
         }
         if let Some(to) = value.get("port") {
             port = self.ports(to).unwrap_or_else(|| Operand::Puzzle(puzzle()));
@@ -233,31 +231,11 @@ impl Reading<'_> {
     }
 
     /// An address, or a map to addresses or to addresses and ports.
-    fn addresses(&mut self, to: &Json<'_>) -> Option<(Operand<std::net::IpAddr>, Operand<u16>)> {
-        let Some(map) = to.get("map") else {
-            let (to, at) = sets::target(to)?;
-            return Some((Operand::Is(to), at.map_or(Operand::None, Operand::Is)));
-        };
-        let keys = self.look(map.get("key")?).ok()?;
-        let key = Looks::keys(&keys);
-        let data = map.get("data")?;
-        if let Some(name) = data.text().and_then(|t| t.strip_prefix('@')) {
-            // Its entries carry the ports, if they have any (`Set::Addresses`).
-            let (name, statements) = self.named(&keys, name)?;
-            self.run(statements);
-            return Some((Operand::Map { key, map: Among::Named(name) }, Operand::None));
+    fn addresses(&mut self, to: &Json<'_>) -> Option<Operand<(IpAddr, Option<u16>)>> {
+        match to.get("map") {
+            Some(map) => self.lookup(map, sets::target),
+            None => sets::target(to).map(Operand::Is),
         }
-        let elements = data.get("set").and_then(Json::list)?;
-        let kinds: Vec<Kind> = sets::kinds_of(&keys);
-        let only_address = |json: &Json<'_>| address(json);
-        if let Ok(map) = mapped(elements, &kinds, only_address) {
-            return Some((Operand::Map { key, map: Among::These(map) }, Operand::None));
-        }
-        let with_ports = |json: &Json<'_>| sets::target(json).filter(|(_, port)| port.is_some());
-        let addresses = mapped(elements, &kinds, |json| with_ports(json).map(|(address, _)| address)).ok()?;
-        let ports: Elements<u16> = mapped(elements, &kinds, |json| with_ports(json)?.1).ok()?;
-        let address = Operand::Map { key: key.clone(), map: Among::These(addresses) };
-        Some((address, Operand::Map { key, map: Among::These(ports) }))
     }
 
     fn ports(&mut self, to: &Json<'_>) -> Option<Operand<u16>> {

@@ -62,13 +62,18 @@ fn verdict(v: &Verdict) -> String {
     }
 }
 
-fn operand<T: ToString>(o: &Operand<T>) -> String {
+fn operand<T>(o: &Operand<T>, text: impl Fn(&T) -> String) -> String {
     match o {
         Operand::None => "-".into(),
-        Operand::Is(it) => it.to_string(),
-        Operand::Map { key: k, map } => format!("({} {})", key(k), among(map, T::to_string)),
+        Operand::Is(it) => text(it),
+        Operand::Map { key: k, map } => format!("({} {})", key(k), among(map, text)),
         Operand::Puzzle(text) => format!("PUZZLE<{text}>"),
     }
+}
+
+/// Where a packet is sent.
+fn target((address, port): &(std::net::IpAddr, Option<u16>)) -> String {
+    format!("{address}{}", port.map(|p| format!(":{p}")).unwrap_or_default())
 }
 
 /// A part, short.
@@ -83,10 +88,15 @@ fn show(part: &Part) -> String {
         Part::VerdictMap { key: k, map } => format!("{} -> {}", key(k), among(map, verdict)),
         Part::SetMark(set) => match &set.value {
             MarkValue::Bits { of, and, xor } => format!("{:?}:=({of:?}&{and:#x})^{xor:#x}", set.to),
-            MarkValue::Operand(o) => format!("{:?}:={}", set.to, operand(o)),
+            MarkValue::Operand(o) => format!("{:?}:={}", set.to, operand(o, u32::to_string)),
         },
         Part::Dnat { address, port, to_this_host } => {
-            format!("dnat {} {}{}", operand(address), operand(port), if *to_this_host { " here" } else { "" })
+            format!(
+                "dnat {} {}{}",
+                operand(address, target),
+                operand(port, u16::to_string),
+                if *to_this_host { " here" } else { "" }
+            )
         }
         Part::Snat => "snat".into(),
         Part::Notrack => "notrack".into(),
@@ -149,7 +159,7 @@ fn shown(set: &Set) -> String {
         Set::Verdicts(e) => among(&Among::These(e.clone()), verdict),
         Set::Numbers(e) => among(&Among::These(e.clone()), u32::to_string),
         Set::Ports(e) => among(&Among::These(e.clone()), u16::to_string),
-        Set::Addresses(e) => among(&Among::These(e.clone()), |(a, p)| format!("{a} {p:?}")),
+        Set::Addresses(e) => among(&Among::These(e.clone()), target),
         Set::Puzzle(why) => format!("PUZZLE<{why}>"),
     }
 }
@@ -188,14 +198,14 @@ fn sets_hold_what_nft_says_they_hold() {
         (r#""type": "inet_service", "map": "mark", "elem": [[80, 5]]"#, "0x50:5"),
         (
             r#""type": ["ipv4_addr", "inet_service"], "map": "ipv4_addr . inet_service", "elem": [[{"concat": ["1.2.3.4", 80]}, {"concat": ["10.0.0.1", 81]}]]"#,
-            "[0x1020304.0x50:10.0.0.1 Some(81)]",
+            "[0x1020304.0x50:10.0.0.1:81]",
         ),
         (r#""type": "inet_service", "map": "inet_service", "elem": [[80, 81]]"#, "0x50:81"),
         (
             r#""type": "ipv4_addr", "map": "verdict", "elem": [["*", {"accept": null}], [{"elem": {"val": {"prefix": {"addr": "1.2.3.0", "len": 24}}, "timeout": 18000, "expires": 17999}}, {"drop": null}]]"#,
             "[0x1020300-0x10203ff:drop *:accept]",
         ),
-        (r#""type": "mark", "map": "ipv4_addr", "elem": [[1, "1.2.3.4"]]"#, "0x1:1.2.3.4 None"),
+        (r#""type": "mark", "map": "ipv4_addr", "elem": [[1, "1.2.3.4"]]"#, "0x1:1.2.3.4"),
         (
             r#""type": "ipv4_addr", "map": "ipv4_addr", "elem": [["1.2.3.4", {"range": ["10.0.0.1", "10.0.0.5"]}]]"#,
             "PUZZLE<set x: element 1.2.3.4,10.0.0.1-10.0.0.5>",
