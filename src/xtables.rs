@@ -82,36 +82,40 @@ pub fn classify(line: &str) -> Line {
 #[must_use]
 pub fn split_words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
-    let mut word = String::new();
-    // A word may be there and empty: `--comment ""`.
-    let (mut begun, mut quoted, mut escaped) = (false, false, false);
-    for c in line.chars() {
-        if quoted {
-            match c {
-                _ if escaped => {
-                    word.push(c);
-                    escaped = false;
-                }
-                '\\' => escaped = true,
-                '"' => quoted = false,
-                _ => word.push(c),
-            }
-        } else if c == '"' {
-            (quoted, begun) = (true, true);
-        } else if c.is_ascii_whitespace() {
-            if begun {
-                words.push(std::mem::take(&mut word));
-                begun = false;
-            }
+    let mut rest = line.trim_ascii_start();
+    while !rest.is_empty() {
+        // Most words are without quotes, and end at the next blank.
+        let end = rest.bytes().position(|c| c == b'"' || c.is_ascii_whitespace()).unwrap_or(rest.len());
+        if rest.as_bytes().get(end) == Some(&b'"') {
+            let (word, behind) = quoted_word(rest);
+            words.push(word);
+            rest = behind;
         } else {
-            word.push(c);
-            begun = true;
+            words.push(rest[..end].to_owned());
+            rest = &rest[end..];
         }
-    }
-    if begun {
-        words.push(word);
+        rest = rest.trim_ascii_start();
     }
     words
+}
+
+/// The word that the text begins with, and what is behind it. It may be there and empty: `--comment ""`.
+fn quoted_word(text: &str) -> (String, &str) {
+    let mut word = String::new();
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => {
+                word.push(c);
+                escaped = false;
+            }
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if !quoted && c.is_ascii_whitespace() => return (word, &text[at..]),
+            _ => word.push(c),
+        }
+    }
+    (word, "")
 }
 
 /// Writes a word so that [`split_words`], and iptables-restore, read the same word back.
@@ -140,11 +144,11 @@ pub fn is_closed(text: &str) -> bool {
         return true;
     }
     let (mut quoted, mut escaped) = (false, false);
-    for c in text.chars() {
+    for c in text.bytes() {
         match c {
             _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
             _ => {}
         }
     }

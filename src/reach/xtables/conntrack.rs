@@ -26,11 +26,12 @@ const DNAT: u128 = 32;
 /// Reads the match with its options. None: not understood.
 pub(super) fn read(name: &str, own: &[Opt<'_>], family: Family) -> Option<Vec<Part>> {
     let state = own.iter().find(|o| matches!(o.name, "--ctstate" | "--state"));
-    if let Some(state) = state.filter(|_| own.len() > 1) {
-        // Without a connection the kernel looks at nothing but the state: then the options don't all have to hold.
-        let (states, _) = states(state)?;
+    if let Some(state) = state {
+        // Without a connection the kernel looks at the state and at nothing else: then not all of the rest has to hold, and to a
+        // packet without a connection the words SNAT and DNAT are no test that fails.
+        let (states, status) = states(state)?;
         let without = [INVALID, UNTRACKED].iter().any(|s| states.contains(s) != state.negated);
-        if without {
+        if without && (own.len() > 1 || status != 0) {
             return None;
         }
     }

