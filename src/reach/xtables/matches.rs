@@ -40,6 +40,8 @@ pub(super) fn read(name: &str, own: &[Opt<'_>], family: Family) -> Option<Vec<Pa
             _ => None,
         }),
         "ttl" | "hl" => each(name, own, |o| hops(o.name.strip_prefix("--")?.strip_prefix(name)?, o)),
+        // No packet of these connections has a routing header, and without one nothing of it matches (`rt_mt6`).
+        "rt" => Some(vec![test(Field::L4Proto, Sources::default(), false)]),
         // Any ICMP: `-p icmp` has said so. Others stay puzzles behind that test, where they do no harm.
         "icmp" if matches!(own, [o] if o.name == "--icmp-type" && o.value() == Some("any") && !o.negated) => {
             Some(Vec::new())

@@ -52,6 +52,7 @@ fn matches_are_facts() {
         ("-m length ! --length 60:100", "!Length=60-100"),
         ("-m ttl --ttl-lt 5 -m ttl --ttl-gt 2 -m ttl ! --ttl-eq 3", "Ttl=0-4; Ttl=3-255; !Ttl=3"),
         ("-m ttl --ttl-lt 0", "Ttl="),
+        ("-m rt --rt-type 0", "L4Proto="),
         ("-m ttl --ttl-gt 255", "Ttl="),
         ("-p icmp -m icmp --icmp-type any", "L4Proto=1"),
         ("-m comment --comment -j -j DROP", "Drop"),
