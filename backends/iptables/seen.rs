@@ -290,7 +290,7 @@ pub fn printed(host: &dyn Look, with_sets: bool) -> Result<Printed> {
     for tool in &tools {
         exists.push(match tool.variant {
             Variant::Nft => nft_table_may_exist(host, tool.family),
-            Variant::Legacy => legacy_table_exists(host, tool.family)?,
+            Variant::Legacy => legacy_tables(host, tool.family)?.iter().any(|name| name == "filter"),
         });
     }
     let asked: Vec<usize> = (0..tools.len()).filter(|i| exists[*i]).collect();
@@ -378,7 +378,8 @@ fn stranded(table: &nft::Table) -> Option<Stranded> {
     Some(out)
 }
 
-fn failed(program: &str, answer: &Output) -> Error {
+/// Why a program that was to look failed.
+pub fn failed(program: &str, answer: &Output) -> Error {
     let complaint = answer.complaint();
     if complaint.contains("ermission denied") || complaint.contains("not permitted") {
         return Error::new(ErrorKind::NoPrivilege, format!("{program}: {complaint}")).hint("run edgeallow as root");
@@ -396,17 +397,26 @@ fn nft_table_may_exist(host: &dyn Look, family: Family) -> bool {
     host.nft_has_table(&TableId::new(family, "filter")).ok().flatten() != Some(false)
 }
 
-/// The kernel lists the legacy tables that exist in this network namespace.
-fn legacy_table_exists(host: &dyn Look, family: Family) -> Result<bool> {
+/// The names of the legacy tables that exist in this network namespace: the kernel lists them.
+///
+/// # Errors
+/// `no-privilege` if the list can't be read.
+pub fn legacy_tables(host: &dyn Look, family: Family) -> Result<Vec<String>> {
     let path = Path::new(match family {
         Family::V4 => "/proc/net/ip_tables_names",
         Family::V6 => "/proc/net/ip6_tables_names",
     });
     match host.file(path) {
-        Ok(Some(file)) => Ok(file.content.split(|b| *b == b'\n').any(|line| line == b"filter")),
-        Ok(None) => Ok(false),
+        Ok(Some(file)) => Ok(String::from_utf8_lossy(&file.content).lines().map(str::to_owned).collect()),
+        Ok(None) => Ok(Vec::new()),
         Err(e) => Err(Error::new(ErrorKind::NoPrivilege, e.message).hint("run edgeallow as root")),
     }
+}
+
+/// Whether `ipset` can be asked without loading the kernel's ip_set. A kernel that has it built in shows it there too.
+#[must_use]
+pub fn ip_set_loaded(host: &dyn Look) -> bool {
+    host.exists(Path::new("/sys/module/ip_set")) || !host.exists(Path::new("/sys/module"))
 }
 
 /// Where a distribution's service keeps its rules, and what shows that the service is installed.
@@ -446,9 +456,7 @@ fn files(host: &dyn Look) -> Result<Vec<Stored>> {
 pub fn observe(cx: &Context<'_>, named: bool) -> Result<Seen> {
     let host = cx.host;
     let ipset = host.program("ipset").is_some();
-    // `ipset list` would load the module. A kernel with the module built in shows it there too.
-    let sets_possible =
-        ipset && (host.exists(Path::new("/sys/module/ip_set")) || !host.exists(Path::new("/sys/module")));
+    let sets_possible = ipset && ip_set_loaded(host);
     let may_exist = |name: &str| host.has_ipset(name).ok().flatten() != Some(false);
     let ours = Family::BOTH.map(|f| [ipset::set_name(f), ipset::new_name(f)]);
     let before = host.nft_generation().ok().flatten();

@@ -21,6 +21,7 @@ mod seen;
 use std::sync::LazyLock;
 
 pub use config::{ChainName, NftablesConfig, Persist};
+pub use observe::counts_as;
 pub use seen::{Content, Holding, Owned, Seen, Stored};
 
 use super::{Auto, Backend, Context, Meta, Probe, Verified, Warning};

@@ -168,7 +168,7 @@ fn content(cx: &Context<'_>, table: &Table, set: &Set, kind: SetKind, verified: 
 /// The kernel holds two boundaries for a prefix, but one for the prefix that ends with the address space, sometimes
 /// nft's own marker at address 0, and tells half of that, rounded down (`nft_rbtree_usize`; seen on 6.18). A kernel
 /// that told the boundaries themselves is believed too: otherwise such a set would be filled anew at every run.
-fn counts_as(list: &crate::allowlist::Prefixes, family: Family, told: usize) -> bool {
+pub fn counts_as(list: &crate::allowlist::Prefixes, family: Family, told: usize) -> bool {
     let open = match family {
         Family::V4 => list.v4().last().is_some_and(|n| u32::from(n.broadcast()) == u32::MAX),
         Family::V6 => list.v6().last().is_some_and(|n| u128::from(n.broadcast()) == u128::MAX),

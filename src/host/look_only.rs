@@ -22,7 +22,8 @@ pub fn is_look_only(argv: &[&str]) -> bool {
         "iptables" | "ip6tables" | "nft" | "ipset" if args == ["--version"] => true,
         // `-file` would write.
         "ipset" => {
-            matches!(args, ["save", set] | ["list", "-t", set] if !set.starts_with('-')) || args == ["list", "-t"]
+            matches!(args, ["save", set] | ["list", "-t", set] if !set.starts_with('-'))
+                || matches!(args, ["list", "-t"] | ["save"])
         }
         // Asks the daemon; without a question among these it does nothing.
         "firewall-cmd" => {
@@ -33,9 +34,20 @@ pub fn is_look_only(argv: &[&str]) -> bool {
                     asks || matches!(*arg, "--permanent" | "--direct" | "--check-config")
                 })
         }
-        "nft" => matches!(args, ["-j", "list", "ruleset"]),
+        // Its arguments are one line of its language, so a name could be a command.
+        "nft" => match args {
+            ["-j", "list", "ruleset"] | ["-j" | "-a", "-t", "list", "ruleset"] => true,
+            ["-j", "list", "set" | "map", names @ ..] => names.len() == 3 && names.iter().all(|n| plain(n)),
+            _ => false,
+        },
         _ => false,
     }
+}
+
+/// Whether a name means nothing to nft but itself.
+fn plain(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
 }
 
 /// Whether the command, fed with this, is known to change nothing.
@@ -77,6 +89,8 @@ mod tests {
         assert!(is_look_only(&["/usr/sbin/iptables-nft-save", "-t", "filter"]));
         assert!(is_look_only(&["ipset", "save", "edgeallow4"]));
         assert!(is_look_only(&["iptables", "--version"]));
+        assert!(is_look_only(&["nft", "-j", "list", "set", "inet", "crowdsec", "crowdsec-blacklists"]));
+        assert!(is_look_only(&["nft", "-a", "-t", "list", "ruleset"]));
         assert!(is_look_only(&["firewall-cmd", "--policy=edgeallow", "--list-rich-rules"]));
         assert!(is_look_only(&["firewall-cmd", "--permanent", "--direct", "--get-all-rules"]));
         for refused in [
@@ -86,6 +100,9 @@ mod tests {
             &["ipset", "destroy", "x"],
             &["iptables", "-F"],
             &["nft", "-f", "-"],
+            &["nft", "-j", "list", "set", "inet", "t", "s; flush ruleset"],
+            &["nft", "-j", "list", "set", "inet", "t"],
+            &["nft", "-f", "list", "ruleset"],
             &["sh", "-c", "true"],
             &["firewall-cmd"],
             &["firewall-cmd", "--reload"],

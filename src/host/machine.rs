@@ -1,9 +1,10 @@
 //! The real machine behind [`Look`] and [`Act`].
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::IpAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Act, FileSeen, Guard, Judge, Look, Output, files,
+    Act, FileSeen, Guard, Judge, Link, Look, Output, files,
     look_only::{is_look_only, is_look_only_fed},
     netlink, spawn,
 };
@@ -39,6 +40,8 @@ pub struct Machine {
     /// What look-only programs answered since anything was last changed: choosing a backend and planning it ask the
     /// same questions, and each costs a process.
     answers: RefCell<BTreeMap<Question, Output>>,
+    /// The generation of the nftables rule set that they were given in: somebody else may change it at any time.
+    generation: Cell<Option<u32>>,
 }
 
 impl Machine {
@@ -121,6 +124,10 @@ impl Look for Machine {
             let argv = std::iter::once(spawn::known_as(program)).chain(args.iter().map(|&a| a.to_owned()));
             (argv.collect(), stdin.map(str::to_owned))
         };
+        let generation = netlink::generation().ok().flatten();
+        if self.generation.replace(generation) != generation {
+            self.forget();
+        }
         let unknown: Vec<_> =
             commands.iter().filter(|command| !self.answers.borrow().contains_key(&key(command))).collect();
         let fed: Vec<_> = unknown.iter().map(|(argv, stdin)| (argv.clone(), stdin.map(str::as_bytes))).collect();
@@ -170,6 +177,14 @@ impl Look for Machine {
 
     fn nft_sample(&self, set: &SetId, list: &Prefixes, family: Family, many: usize) -> Result<bool> {
         netlink::sample(set, list, family, many)
+    }
+
+    fn links(&self) -> Result<Vec<Link>> {
+        netlink::links()
+    }
+
+    fn route(&self, from: Option<IpAddr>, to: IpAddr) -> Result<Option<String>> {
+        netlink::route(from, to)
     }
 
     fn may_administer(&self) -> bool {

@@ -9,6 +9,7 @@ pub mod xtables;
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -68,6 +69,29 @@ impl Output {
         let text = String::from_utf8_lossy(&self.stderr);
         text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it gave no reason").to_owned()
     }
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+    /// What runs on it before or after every rule, by name: `XDP program 12`, `tc ingress filter (bpf)`.
+    pub programs: Vec<String>,
+}
+
+/// An address of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// The length of its network's prefix.
+    pub prefix: u8,
+    /// Whether others can be told to use it: of global scope, neither tentative nor a temporary one of IPv6. Private
+    /// addresses are global in this sense.
+    pub global: bool,
 }
 
 /// Reading the machine. Nothing behind this trait changes it.
@@ -196,6 +220,24 @@ pub trait Look {
     /// As [`Look::nft_ruleset`].
     fn nft_sample(&self, set: &SetId, _list: &Prefixes, _family: Family, _many: usize) -> Result<bool> {
         Err(no_set(set))
+    }
+
+    /// The network interfaces, with addresses and programs; none is what a host says that doesn't implement this. See
+    /// [`netlink::links`].
+    ///
+    /// # Errors
+    /// `netlink`, `race-lost`.
+    fn links(&self) -> Result<Vec<Link>> {
+        Ok(Vec::new())
+    }
+
+    /// The interface by which packets leave to an address, if given from that address of this host; `None` where there
+    /// is no way. See [`netlink::route`].
+    ///
+    /// # Errors
+    /// `netlink`.
+    fn route(&self, _from: Option<IpAddr>, _to: IpAddr) -> Result<Option<String>> {
+        Ok(None)
     }
 }
 

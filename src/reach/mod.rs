@@ -10,6 +10,7 @@
 
 pub mod model;
 pub mod nft;
+pub mod owner;
 pub mod packet;
 pub mod sources;
 pub mod verdict;

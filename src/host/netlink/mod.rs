@@ -1,4 +1,5 @@
-//! nf_tables over netlink: the kernel's rule set read into [`crate::nft`]'s types, and batches sent to it.
+//! nf_tables over netlink: the kernel's rule set read into [`crate::nft`]'s types, and batches sent to it. Beside it
+//! what a packet's way depends on besides rules: interfaces, addresses, programs on them, routes.
 //!
 //! Messages go through libmnl's sockets and libnftnl's batches, objects and expressions (crates `mnl`, `nftnl`). What
 //! the `nftnl` crate has no safe call for is laid out here as attributes (linux/netfilter/nf_tables.h): intervals,
@@ -12,10 +13,12 @@
 mod attr;
 mod batch;
 mod dump;
+mod links;
 mod netns;
 mod parse;
 mod socket;
 
 pub use batch::apply;
 pub use dump::{elements, generation, has_ipset, has_table, ports, ruleset, sample, verdicts};
+pub use links::{links, route};
 pub use netns::in_fresh_netns;

@@ -38,6 +38,8 @@ pub(super) struct Message<'a> {
     pub family: u8,
     /// Its attributes.
     pub attrs: &'a [u8],
+    /// All that follows the netlink header: what is not netfilter's has another header of its own there.
+    pub body: &'a [u8],
 }
 
 /// What came back, message by message.
@@ -59,6 +61,13 @@ impl Socket {
     /// Opens a socket in the network namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
         let socket = Self(Mnl::new(Bus::Netfilter)?);
+        fcntl_setfd(socket.fd(), FdFlags::CLOEXEC)?;
+        Ok(socket)
+    }
+
+    /// Opens one to the kernel's routing part: interfaces, addresses, routes, queueing disciplines.
+    pub(super) fn open_route() -> io::Result<Self> {
+        let socket = Self(Mnl::new(Bus::Route)?);
         fcntl_setfd(socket.fd(), FdFlags::CLOEXEC)?;
         Ok(socket)
     }
@@ -90,8 +99,21 @@ impl Socket {
         attrs: &[u8],
         each: &mut dyn FnMut(Message<'_>) -> Result<()>,
     ) -> Result<Option<i32>> {
+        // struct nfgenmsg: family, version 0, resource id 0.
+        let body = [&[family, 0, 0, 0], attrs].concat();
+        self.ask_raw(subsystem | kind as u16, flags, &body, each)
+    }
+
+    /// Asks with a message whose header after netlink's is the caller's affair.
+    pub(super) fn ask_raw(
+        &self,
+        kind: u16,
+        flags: i32,
+        body: &[u8],
+        each: &mut dyn FnMut(Message<'_>) -> Result<()>,
+    ) -> Result<Option<i32>> {
         let dump = flags & libc::NLM_F_DUMP == libc::NLM_F_DUMP;
-        self.0.send(&request(subsystem, kind, flags, family, 1, attrs)).map_err(|e| failed("ask the kernel", &e))?;
+        self.0.send(&request(kind, flags, 1, body)).map_err(|e| failed("ask the kernel", &e))?;
         let mut space = Buffer::new();
         loop {
             let received = self.0.recv(space.bytes()).map_err(|e| failed("hear the kernel's answer", &e))?;
@@ -170,20 +192,19 @@ impl Buffer {
 
 /// A request to nf_tables: headers and attributes.
 pub(super) fn message(kind: i32, flags: i32, family: u8, seq: u32, attrs: &[u8]) -> Vec<u8> {
-    request(SUBSYSTEM, kind, flags, family, seq, attrs)
+    // struct nfgenmsg: family, version 0, resource id 0.
+    request(SUBSYSTEM | kind as u16, flags, seq, &[&[family, 0, 0, 0], attrs].concat())
 }
 
-fn request(subsystem: u16, kind: i32, flags: i32, family: u8, seq: u32, attrs: &[u8]) -> Vec<u8> {
-    let len = FULL_HEADER + attrs.len();
+fn request(kind: u16, flags: i32, seq: u32, body: &[u8]) -> Vec<u8> {
+    let len = HEADER + body.len();
     let mut bytes = Vec::with_capacity(len);
     bytes.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_ne_bytes());
-    bytes.extend_from_slice(&(subsystem | kind as u16).to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
     bytes.extend_from_slice(&((flags | libc::NLM_F_REQUEST) as u16).to_ne_bytes());
     bytes.extend_from_slice(&seq.to_ne_bytes());
     bytes.extend_from_slice(&0_u32.to_ne_bytes());
-    // struct nfgenmsg: family, version 0, resource id 0.
-    bytes.extend_from_slice(&[family, 0, 0, 0]);
-    bytes.extend_from_slice(attrs);
+    bytes.extend_from_slice(body);
     bytes
 }
 
@@ -202,6 +223,7 @@ fn decode(bytes: &[u8]) -> Result<Answer<'_>> {
         _ => Ok(Answer::Data(Message {
             family: *bytes.get(HEADER).ok_or_else(torn)?,
             attrs: bytes.get(FULL_HEADER..).ok_or_else(torn)?,
+            body: &bytes[HEADER..],
         })),
     }
 }

@@ -1,0 +1,323 @@
+//! Whose rule it is: the tool that a rule or policy belongs to, by the names that the tools really give, and the
+//! command that would mend it.
+//!
+//! Belongs here: names of tables, chains, sets and comments, and advice. Does not: whether the rule refuses (`walk`).
+
+use std::{collections::BTreeSet, fmt};
+
+use ipnet::IpNet;
+
+use super::{
+    model::{Chain, Hook, Language, Part, Picture, Verdict},
+    verdict::{Leg, Place},
+};
+use crate::{nft::TableFamily, plan::TAG};
+
+/// A tool that writes packet filters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tool {
+    /// This program.
+    Edgeallow,
+    /// ufw.
+    Ufw,
+    /// ConfigServer Firewall and its daemon lfd.
+    Csf,
+    /// A jail of fail2ban, by name where it can be told.
+    Fail2ban(Option<String>),
+    /// firewalld.
+    Firewalld,
+    /// Docker's own rules.
+    Docker,
+    /// The administrator's rules in the chain that Docker keeps for them.
+    DockerUser,
+    /// A bouncer of CrowdSec.
+    Crowdsec,
+    /// Another tool that is known by its names only.
+    Other(&'static str),
+    /// Nobody that is known.
+    ByHand(Language),
+}
+
+impl Tool {
+    /// The stable word for it in JSON.
+    #[must_use]
+    pub const fn id(&self) -> &'static str {
+        match self {
+            Self::Edgeallow => TAG,
+            Self::Ufw => "ufw",
+            Self::Csf => "csf",
+            Self::Fail2ban(_) => "fail2ban",
+            Self::Firewalld => "firewalld",
+            Self::Docker => "docker",
+            Self::DockerUser => "docker-user",
+            Self::Crowdsec => "crowdsec",
+            Self::Other(_) => "other",
+            Self::ByHand(Language::Nft) => "nftables",
+            Self::ByHand(_) => "iptables",
+        }
+    }
+
+    /// The backend of ours that lets Cloudflare in before it on input.
+    const fn backend(&self) -> Option<&'static str> {
+        match self {
+            Self::Ufw => Some("ufw"),
+            Self::Csf => Some("csf"),
+            Self::Fail2ban(_) => Some("fail2ban"),
+            Self::Firewalld => Some("firewalld"),
+            Self::ByHand(Language::Nft) => Some("nftables"),
+            Self::ByHand(_) => Some("iptables"),
+            Self::Edgeallow | Self::Docker | Self::DockerUser | Self::Crowdsec | Self::Other(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Edgeallow => f.write_str(TAG),
+            Self::Ufw => f.write_str("UFW"),
+            Self::Csf => f.write_str("CSF"),
+            Self::Fail2ban(Some(jail)) => write!(f, "fail2ban (jail {jail})"),
+            Self::Fail2ban(None) => f.write_str("fail2ban"),
+            Self::Firewalld => f.write_str("firewalld"),
+            Self::Docker => f.write_str("Docker"),
+            Self::DockerUser => f.write_str("the administrator's own rules for Docker"),
+            Self::Crowdsec => f.write_str("CrowdSec"),
+            Self::Other(name) => f.write_str(name),
+            Self::ByHand(Language::Nft) => f.write_str("the administrator's own nftables rules"),
+            Self::ByHand(_) => f.write_str("the administrator's own iptables rules"),
+        }
+    }
+}
+
+/// Beginnings of chain names of tools that are known by nothing else.
+const BY_CHAIN: [(&str, Tool); 15] = [
+    ("DOCKER-USER", Tool::DockerUser),
+    ("DOCKER", Tool::Docker),
+    ("CROWDSEC", Tool::Crowdsec),
+    ("crowdsec", Tool::Crowdsec),
+    ("KUBE-", Tool::Other("Kubernetes")),
+    ("cali-", Tool::Other("Calico")),
+    ("CILIUM_", Tool::Other("Cilium")),
+    ("FLANNEL-", Tool::Other("Flannel")),
+    ("CNI-", Tool::Other("CNI")),
+    ("NETAVARK", Tool::Other("Podman")),
+    ("LIBVIRT_", Tool::Other("libvirt")),
+    ("ts-", Tool::Other("Tailscale")),
+    ("sshguard", Tool::Other("SSHGuard")),
+    ("IMUNIFY360", Tool::Other("Imunify360")),
+    ("INPUT_imunify360", Tool::Other("Imunify360")),
+];
+
+/// Names of nftables' tables.
+const BY_TABLE: [(&str, Tool); 9] = [
+    ("firewalld", Tool::Firewalld),
+    ("crowdsec", Tool::Crowdsec),
+    ("crowdsec6", Tool::Crowdsec),
+    ("docker-bridges", Tool::Docker),
+    ("kube-proxy", Tool::Other("Kubernetes")),
+    ("netavark", Tool::Other("Podman")),
+    ("libvirt_network", Tool::Other("libvirt")),
+    ("sshguard", Tool::Other("SSHGuard")),
+    (TAG, Tool::Edgeallow),
+];
+
+/// Beginnings of the names of sets where bans are kept.
+const BY_SET: [(&str, Tool); 3] =
+    [("crowdsec", Tool::Crowdsec), ("i360", Tool::Other("Imunify360")), ("sshguard", Tool::Other("SSHGuard"))];
+
+/// Whose rule or policy it is.
+#[must_use]
+pub fn owner(place: &Place, picture: &Picture) -> Tool {
+    let chain = place.chain.as_str();
+    let is_rule = place.position.is_some();
+    let ours = place.comment.as_deref() == Some(TAG) || chain == TAG.to_uppercase();
+    if is_rule && (ours || (place.language == Language::Nft && place.table == TAG)) {
+        return Tool::Edgeallow;
+    }
+    if let Some(jail) = jail(place) {
+        return Tool::Fail2ban(jail);
+    }
+    if let Some((_, tool)) = BY_SET.iter().find(|(start, _)| place.sets.iter().any(|s| s.starts_with(start))) {
+        return tool.clone();
+    }
+    if let Some((_, tool)) = BY_TABLE.iter().find(|(name, _)| place.language == Language::Nft && place.table == *name) {
+        return tool.clone();
+    }
+    if is_ufw(chain) {
+        return Tool::Ufw;
+    }
+    if let Some((_, tool)) = BY_CHAIN.iter().find(|(start, _)| chain.starts_with(start)) {
+        return tool.clone();
+    }
+    if place.language == Language::Nft {
+        return Tool::ByHand(Language::Nft);
+    }
+    let table = picture
+        .tables
+        .iter()
+        .find(|t| t.language == place.language && t.family == place.family && t.name == place.table);
+    let Some(table) = table else { return Tool::ByHand(place.language) };
+    let has = |name: &str| table.chains.contains_key(name);
+    // CSF takes the whole table: it flushes what others wrote there.
+    if has("LOCALINPUT") && (has("DENYIN") || has("ALLOWIN") || has("LOGDROPIN")) {
+        return Tool::Csf;
+    }
+    if chain.ends_with("_direct")
+        || (table.chains.keys().any(|c| c.ends_with("_ZONES")) && (chain.contains('_') || closes_zones(place)))
+    {
+        return Tool::Firewalld;
+    }
+    if !is_rule {
+        let jumps = |to: &dyn Fn(&str) -> bool| table.chains.get(chain).is_some_and(|c| leads(c, to));
+        if jumps(&is_ufw) {
+            return Tool::Ufw;
+        }
+        if place.hook == Hook::Forward && jumps(&|c| c.starts_with("DOCKER")) {
+            return Tool::Docker;
+        }
+    }
+    Tool::ByHand(place.language)
+}
+
+fn is_ufw(chain: &str) -> bool {
+    chain.starts_with("ufw-") || chain.starts_with("ufw6-")
+}
+
+/// The two rules that firewalld's iptables variant puts at the end of INPUT and FORWARD themselves.
+fn closes_zones(place: &Place) -> bool {
+    place.text.as_deref().is_some_and(|t| t.contains("INVALID") || t.contains("-prohibited"))
+}
+
+fn leads(chain: &Chain, to: &dyn Fn(&str) -> bool) -> bool {
+    let goes = |part: &Part| matches!(part, Part::Verdict(Verdict::Jump(c) | Verdict::Goto(c)) if to(c));
+    chain.rules.iter().flat_map(|r| &r.parts).any(goes)
+}
+
+/// The jail that a rule of fail2ban's belongs to; `Some(None)` if it is fail2ban's and names none.
+fn jail(place: &Place) -> Option<Option<String>> {
+    // ipset's action names a jail's second set by a 6 at the end.
+    let sixless = |name: &str| match place.family {
+        TableFamily::Ip6 => name.strip_suffix('6').unwrap_or(name).to_owned(),
+        _ => name.to_owned(),
+    };
+    for set in &place.sets {
+        let nft = set.strip_prefix("addr-set-").or_else(|| set.strip_prefix("addr6-set-"));
+        if let Some(jail) = nft.filter(|_| place.table.starts_with("f2b")) {
+            return Some(Some(jail.to_owned()));
+        }
+        if let Some(jail) = set.strip_prefix("f2b-").or_else(|| set.strip_prefix("fail2ban-")) {
+            return Some(Some(sixless(jail)));
+        }
+    }
+    if place.language == Language::Nft {
+        return place.table.starts_with("f2b-").then_some(None);
+    }
+    let jail = place.chain.strip_prefix("f2b-").or_else(|| place.chain.strip_prefix("fail2ban-"))?;
+    Some(Some(jail.to_owned()))
+}
+
+/// How many addresses a command is shown with.
+const MOST: usize = 5;
+
+/// What an administrator could type to mend it, best first; nothing where no single command would.
+///
+/// `caught` are the sources that the rule catches, `synced` the backends of ours that have done all they can.
+#[must_use]
+pub fn mend(place: &Place, leg: Leg, tool: &Tool, caught: &[IpNet], synced: &BTreeSet<&str>) -> Vec<String> {
+    let sync = tool.backend().filter(|b| !synced.contains(b)).map(|b| format!("edgeallow sync --backend {b}"));
+    let mut all = Vec::new();
+    match tool {
+        Tool::Edgeallow => all.push("edgeallow sync".to_owned()),
+        Tool::Fail2ban(jail) => {
+            all.extend(jail.as_ref().map(|jail| {
+                let some: Vec<String> = caught.iter().take(MOST).map(bare).collect();
+                format!("fail2ban-client set {jail} unbanip {}", some.join(" "))
+            }));
+            all.extend(sync);
+        }
+        Tool::Crowdsec => all.extend(caught.iter().take(MOST).map(|net| {
+            let what = if is_one(net) { "ip" } else { "range" };
+            format!("cscli decisions delete --{what} {}", bare(net))
+        })),
+        Tool::Csf => {
+            if place.chain.starts_with("DENY") {
+                all.extend(caught.iter().take(MOST).map(|net| format!("csf -dr {}", bare(net))));
+            }
+            all.extend(sync);
+        }
+        Tool::Ufw => all.extend(ufw(place, sync)),
+        Tool::Firewalld => {
+            if place.chain.ends_with("_direct") {
+                all.push("firewall-cmd --direct --get-all-rules".to_owned());
+            } else if place.hook == Hook::Input {
+                all.extend(sync);
+            }
+        }
+        Tool::DockerUser => all.extend(delete(place)),
+        Tool::ByHand(_) => {
+            // Ours goes first in a base chain on input; nowhere else.
+            let ours_helps = place.hook == Hook::Input && (place.language == Language::Nft || place.table == "filter");
+            all.extend(sync.filter(|_| ours_helps && leg == Leg::Syn));
+            all.extend(delete(place).or_else(|| open_answers(place, leg)));
+        }
+        Tool::Docker | Tool::Other(_) => {}
+    }
+    all
+}
+
+fn ufw(place: &Place, sync: Option<String>) -> Option<String> {
+    if place.chain.contains("-before-") {
+        let six = if place.family == TableFamily::Ip6 { "6" } else { "" };
+        return Some(format!("editor /etc/ufw/before{six}.rules && ufw reload"));
+    }
+    match place.hook {
+        Hook::Output if place.position.is_none() => Some("ufw default allow outgoing".to_owned()),
+        Hook::Forward if place.position.is_none() => Some("ufw default allow routed".to_owned()),
+        Hook::Input if sync.is_some() => sync,
+        _ => Some("ufw status numbered && ufw delete NUMBER".to_owned()),
+    }
+}
+
+/// Takes the rule out.
+fn delete(place: &Place) -> Option<String> {
+    if place.language == Language::Nft {
+        let family = place.family.as_str();
+        return place.handle.map(|h| format!("nft delete rule {family} {} {} handle {h}", place.table, place.chain));
+    }
+    let table = if place.table == "filter" { String::new() } else { format!(" -t {}", place.table) };
+    place.position.map(|n| format!("{}{table} -D {} {n}", program(place), place.chain))
+}
+
+/// A policy that drops what belongs to a connection already let in.
+fn open_answers(place: &Place, leg: Leg) -> Option<String> {
+    if place.position.is_some() || leg == Leg::Syn {
+        return None;
+    }
+    if place.language == Language::Nft {
+        let (family, table, chain) = (place.family.as_str(), &place.table, &place.chain);
+        return Some(format!("nft insert rule {family} {table} {chain} ct state established,related accept"));
+    }
+    let table = if place.table == "filter" { String::new() } else { format!(" -t {}", place.table) };
+    let rule = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT";
+    Some(format!("{}{table} -I {} {rule}", program(place), place.chain))
+}
+
+fn program(place: &Place) -> String {
+    let stem = if place.family == TableFamily::Ip6 { "ip6tables" } else { "iptables" };
+    let variant = if place.language == Language::IptablesLegacy { "-legacy" } else { "" };
+    format!("{stem}{variant}")
+}
+
+fn is_one(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}
+
+/// An address without `/32`.
+fn bare(net: &IpNet) -> String {
+    if is_one(net) { net.addr().to_string() } else { net.to_string() }
+}
+
+#[cfg(test)]
+#[path = "owner_tests.rs"]
+mod tests;

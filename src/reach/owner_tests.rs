@@ -1,0 +1,149 @@
+//! Names as the tools really give them (seen in throwaway hosts: ufw 0.36.2, fail2ban 1.0.2, firewalld 1.3.3, CSF 15).
+
+use super::*;
+use crate::reach::model::{Rule, Table};
+
+fn nft(table: &str, chain: &str) -> Place {
+    Place {
+        hook: Hook::Input,
+        language: Language::Nft,
+        family: TableFamily::Inet,
+        table: table.into(),
+        chain: chain.into(),
+        base: "input".into(),
+        position: Some(3),
+        handle: Some(7),
+        text: None,
+        comment: None,
+        sets: vec![],
+    }
+}
+
+fn xt(chain: &str, position: Option<usize>) -> Place {
+    Place {
+        language: Language::IptablesNft,
+        family: TableFamily::Ip,
+        position,
+        handle: None,
+        base: "INPUT".into(),
+        ..nft("filter", chain)
+    }
+}
+
+/// A filter table of iptables with these chains, and these jumps from INPUT and FORWARD.
+fn picture(jumps: &[&str], chains: &[&str]) -> Picture {
+    let mut table = Table::new(TableFamily::Ip, "filter", Language::IptablesNft);
+    let rule = |to: &&str| Rule { parts: vec![Part::Verdict(Verdict::Jump((*to).into()))], ..Rule::default() };
+    let base = Chain { rules: jumps.iter().map(rule).collect(), ..Chain::default() };
+    table.chains.insert("INPUT".into(), base.clone());
+    table.chains.insert("FORWARD".into(), base);
+    table.chains.extend(chains.iter().chain(jumps).map(|c| ((*c).to_owned(), Chain::default())));
+    Picture { tables: vec![table], ..Picture::default() }
+}
+
+fn named(place: &Place) -> String {
+    owner(place, &Picture::default()).to_string()
+}
+
+#[test]
+fn each_tool_is_known_by_its_names() {
+    let with_set = |place: Place, set: &str| Place { sets: vec![set.into()], ..place };
+    let v6 = |place: Place| Place { family: TableFamily::Ip6, ..place };
+    assert_eq!(named(&xt("ufw-user-input", Some(1))), "UFW");
+    assert_eq!(named(&v6(xt("ufw6-user-limit", Some(1)))), "UFW");
+    assert_eq!(named(&xt("f2b-apache-auth", Some(1))), "fail2ban (jail apache-auth)");
+    assert_eq!(named(&with_set(nft("f2b-table", "f2b-chain"), "addr-set-sshd")), "fail2ban (jail sshd)");
+    assert_eq!(named(&with_set(nft("f2b-table", "f2b-chain"), "addr6-set-sshd")), "fail2ban (jail sshd)");
+    assert_eq!(named(&with_set(xt("INPUT", Some(1)), "f2b-nginx")), "fail2ban (jail nginx)");
+    assert_eq!(named(&v6(with_set(xt("INPUT", Some(1)), "f2b-nginx6"))), "fail2ban (jail nginx)");
+    assert_eq!(named(&nft("firewalld", "filter_INPUT")), "firewalld");
+    assert_eq!(named(&with_set(nft("crowdsec", "crowdsec-chain"), "crowdsec-blacklists")), "CrowdSec");
+    assert_eq!(named(&with_set(xt("INPUT", Some(2)), "crowdsec-blacklists-0")), "CrowdSec");
+    assert_eq!(named(&xt("DOCKER-USER", Some(2))), "the administrator's own rules for Docker");
+    assert_eq!(named(&xt("DOCKER-ISOLATION-STAGE-2", Some(2))), "Docker");
+    assert_eq!(named(&xt("KUBE-FIREWALL", Some(1))), "Kubernetes");
+    assert_eq!(named(&xt("LIBVIRT_INP", Some(1))), "libvirt");
+    assert_eq!(named(&xt("INPUT", Some(1))), "the administrator's own iptables rules");
+    assert_eq!(named(&nft("filter", "input")), "the administrator's own nftables rules");
+    assert_eq!(named(&Place { comment: Some("edgeallow".into()), ..nft("filter", "input") }), "edgeallow");
+    assert_eq!(named(&xt("EDGEALLOW", Some(4))), "edgeallow");
+}
+
+#[test]
+fn a_policy_belongs_to_the_tool_that_sets_policies() {
+    let policy = xt("INPUT", None);
+    assert_eq!(owner(&policy, &picture(&["f2b-sshd", "ufw-before-input"], &[])), Tool::Ufw);
+    assert_eq!(owner(&policy, &picture(&["f2b-sshd", "EDGEALLOW"], &[])), Tool::ByHand(Language::IptablesNft));
+    assert_eq!(owner(&policy, &picture(&["LOCALINPUT"], &["DENYIN", "ALLOWIN"])), Tool::Csf);
+    let forward = Place { hook: Hook::Forward, ..xt("FORWARD", None) };
+    assert_eq!(owner(&forward, &picture(&["DOCKER-USER", "DOCKER-FORWARD"], &[])), Tool::Docker);
+    assert_eq!(owner(&policy, &picture(&["DOCKER-USER"], &[])), Tool::ByHand(Language::IptablesNft));
+}
+
+#[test]
+fn csf_and_firewalld_are_known_by_the_company_that_a_chain_keeps() {
+    let csf = picture(&["LOCALINPUT"], &["DENYIN", "ALLOWIN", "LOGDROPIN"]);
+    for chain in ["DENYIN", "LOGDROPIN", "CC_DENY", "INPUT"] {
+        assert_eq!(owner(&xt(chain, Some(1)), &csf), Tool::Csf, "{chain}");
+    }
+    assert_eq!(owner(&xt("f2b-sshd", Some(1)), &csf), Tool::Fail2ban(Some("sshd".into())));
+    let firewalld = picture(&["INPUT_direct", "INPUT_ZONES"], &["IN_public", "IN_public_deny"]);
+    assert_eq!(owner(&xt("IN_public_deny", Some(1)), &firewalld), Tool::Firewalld);
+    let text = Some("-A INPUT -j REJECT --reject-with icmp-host-prohibited".into());
+    assert_eq!(owner(&Place { text, ..xt("INPUT", Some(9)) }, &firewalld), Tool::Firewalld);
+    assert_eq!(owner(&xt("INPUT", Some(1)), &firewalld), Tool::ByHand(Language::IptablesNft));
+}
+
+fn mended(place: &Place, tool: &Tool, caught: &[&str], synced: &[&str]) -> Vec<String> {
+    let caught: Vec<IpNet> = caught.iter().map(|n| n.parse().unwrap()).collect();
+    mend(place, Leg::Syn, tool, &caught, &synced.iter().copied().collect())
+}
+
+#[test]
+fn bans_are_lifted_where_they_are_kept() {
+    let f2b = Tool::Fail2ban(Some("sshd".into()));
+    assert_eq!(
+        mended(&xt("f2b-sshd", Some(1)), &f2b, &["173.245.48.29/32", "2400:cb00::9/128"], &[]),
+        ["fail2ban-client set sshd unbanip 173.245.48.29 2400:cb00::9", "edgeallow sync --backend fail2ban"]
+    );
+    assert_eq!(
+        mended(&nft("crowdsec", "x"), &Tool::Crowdsec, &["173.245.48.29/32", "104.16.0.0/13"], &[]),
+        ["cscli decisions delete --ip 173.245.48.29", "cscli decisions delete --range 104.16.0.0/13"]
+    );
+    assert_eq!(mended(&xt("DENYIN", Some(1)), &Tool::Csf, &["173.245.48.29/32"], &["csf"]), ["csf -dr 173.245.48.29"]);
+}
+
+#[test]
+fn a_sync_is_advised_where_it_would_help_and_has_not_been_done() {
+    let by_hand = Tool::ByHand(Language::Nft);
+    let rule = nft("filter", "input");
+    let delete = "nft delete rule inet filter input handle 7";
+    assert_eq!(mended(&rule, &by_hand, &[], &[]), ["edgeallow sync --backend nftables", delete]);
+    assert_eq!(mended(&rule, &by_hand, &[], &["nftables"]), [delete]);
+    let early = Place { hook: Hook::Prerouting, ..rule };
+    assert_eq!(mended(&early, &by_hand, &[], &[]), [delete]);
+    assert_eq!(mended(&xt("ufw-user-input", Some(1)), &Tool::Ufw, &[], &[]), ["edgeallow sync --backend ufw"]);
+    assert_eq!(
+        mended(&xt("ufw-before-input", Some(1)), &Tool::Ufw, &[], &[]),
+        ["editor /etc/ufw/before.rules && ufw reload"]
+    );
+}
+
+#[test]
+fn a_rule_of_iptables_is_deleted_by_its_number_in_the_right_program() {
+    let place = Place {
+        hook: Hook::Prerouting,
+        language: Language::IptablesLegacy,
+        family: TableFamily::Ip6,
+        table: "raw".into(),
+        ..xt("PREROUTING", Some(2))
+    };
+    let tool = Tool::ByHand(place.language);
+    assert_eq!(mended(&place, &tool, &[], &[]), ["ip6tables-legacy -t raw -D PREROUTING 2"]);
+    let output = Place { hook: Hook::Output, ..xt("OUTPUT", None) };
+    let tool = Tool::ByHand(output.language);
+    assert_eq!(
+        mend(&output, Leg::SynAck, &tool, &[], &BTreeSet::new()),
+        ["iptables -I OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"]
+    );
+}
