@@ -18,7 +18,7 @@ BINARY := $(TARGET)/release/edgeallow
 export RUST_TEST_THREADS ?= 8
 
 SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh
-COMMANDS := sync status remove fetch backends completions man
+COMMANDS := sync status verify remove fetch backends completions man
 
 .PHONY: help demo test test-all lint bench install setup build
 

@@ -34,6 +34,7 @@ Exit status:
   4   at least one backend failed or is unusable though asked for
   5   applied but not confirmed by the second look; undone
   6   changes pending (status; sync --dry-run --exit-code)
+  7   Cloudflare is refused, or it can't be told (verify; sync --require-reach)
   75  another edgeallow is running; try again";
 
 /// Flags that may stand before or after any command.
@@ -106,6 +107,11 @@ pub enum Command {
     Sync(Sync),
     /// What is published, applied and live, per backend (exit 6 if something differs)
     Status(Status),
+    /// Whether every range reaches every port, or which rule refuses it (exit 7)
+    ///
+    /// Reads every packet filter on this machine, whoever wrote it, and follows a connection's packets through it: the
+    /// request in, the answer out, from every address of every range at once. Changes nothing.
+    Verify(Verify),
     /// Take out all that edgeallow owns
     Remove(Remove),
     /// Print the vetted list
@@ -154,6 +160,9 @@ pub struct Sync {
     /// Remove vanished ranges at once instead of after the grace period
     #[arg(long)]
     pub remove_now: bool,
+    /// Exit with 7 if Cloudflare is still refused afterwards, or if that can't be told
+    #[arg(long)]
+    pub require_reach: bool,
 }
 
 /// `edgeallow status`
@@ -162,6 +171,26 @@ pub struct Status {
     /// Compare element by element, however big the list
     #[arg(long)]
     pub deep: bool,
+    /// The list.
+    #[command(flatten)]
+    pub lists: Lists,
+}
+
+/// `edgeallow verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Ask about this port; may be given several times [default: as configured]
+    #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+    /// Ask about this address of this machine [default: each global one]
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<std::net::IpAddr>,
+    /// Show the way of a single packet from this address, rule by rule (-v: also the rules that don't match)
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<std::net::IpAddr>,
+    /// The interface that the packets come in by [default: the one that the answers leave by]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
     /// The list.
     #[command(flatten)]
     pub lists: Lists,

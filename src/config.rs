@@ -33,6 +33,8 @@ pub struct Config {
     /// The operator's own prefixes, allowed like Cloudflare's. Exempt from the rules of trust, never from syntax.
     #[serde(deserialize_with = "extra")]
     pub extra: Prefixes,
+    /// Whether a sync ends with a look at all packet filters: do the ranges get through?
+    pub verify: bool,
     /// How long a range must have vanished before it is removed.
     #[serde(deserialize_with = "duration")]
     pub removal_grace: SignedDuration,
@@ -93,6 +95,7 @@ impl Default for Config {
             ports: BTreeSet::from([80, 443]),
             protocols: BTreeSet::from([Protocol::Tcp]),
             extra: Prefixes::default(),
+            verify: true,
             removal_grace: SignedDuration::from_hours(24),
             source: SourceConfig::default(),
             limits: Limits::default(),

@@ -137,7 +137,7 @@ fn completions_and_manual_pages_for_all_that_there_is() {
         assert!(run(dir.path(), &["completions", shell]).1.contains("sync"), "{shell}");
     }
     assert!(run(dir.path(), &["man"]).1.contains(".TH edgeallow 8"));
-    for command in ["sync", "status", "remove", "fetch", "backends", "completions", "man"] {
+    for command in ["sync", "status", "verify", "remove", "fetch", "backends", "completions", "man"] {
         let (status, page, _) = run(dir.path(), &["man", command]);
         assert!(status == 0 && page.contains(&format!(".TH edgeallow-{command} 8")), "{page}");
     }

@@ -9,6 +9,7 @@ mod man;
 mod remove;
 mod status;
 mod sync;
+mod verify;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let exit = match command {
         Command::Sync(args) => reported(&global, "sync", &args.backends, |s| sync::run(s, &args)),
         Command::Status(args) => reported(&global, "status", &[], |s| status::run(s, &args)),
+        Command::Verify(args) => reported(&global, "verify", &[], |s| verify::run(s, &args)),
         Command::Remove(args) => reported(&global, "remove", &args.backends, |s| remove::run(s, &args)),
         Command::Fetch(args) => with_session(&global, &[], |s| fetch::run(s, &args))
             .and_then(|list| fetch::print(&global, &list?))
@@ -129,7 +131,10 @@ fn print(global: &Global, report: &Report) -> Exit {
     let wrote = match global.format {
         Format::Json => json(report),
         Format::Human => {
-            let text = human::render(report, &human::Style { width: width(), quiet: global.quiet });
+            let text = human::render(
+                report,
+                &human::Style { width: width(), quiet: global.quiet, verbose: global.verbose > 0 },
+            );
             let (out, err) = text;
             write!(anstream::stderr(), "{err}").ok();
             write!(anstream::stdout(), "{out}").map_err(|e| unwritable(&e))

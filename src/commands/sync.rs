@@ -14,6 +14,7 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync) -> Report {
         lists: args.lists.lists.clone(),
         allow_shrink: args.lists.allow_shrink,
         remove_now: args.remove_now,
+        require_reach: args.require_reach,
         deep: false,
     };
     let mut report = session.sync("sync", &options);

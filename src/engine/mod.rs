@@ -5,9 +5,12 @@
 
 pub mod acquire;
 pub mod apply;
+mod asked;
 mod fault;
 pub mod lock;
 pub mod marks;
+pub mod picture;
 pub mod select;
 pub mod state;
 pub mod sync;
+pub mod verify;

@@ -60,6 +60,8 @@ pub struct Options {
     pub allow_shrink: bool,
     /// Don't wait before removing what vanished.
     pub remove_now: bool,
+    /// A range that doesn't get through after a sync, or about which that can't be told, is a failure.
+    pub require_reach: bool,
 }
 
 impl Session<'_> {
@@ -102,15 +104,7 @@ impl Session<'_> {
         }
         report.list = Some(difference(&settled, &held));
         warn_of_waiting(&settled, report);
-        let want = Desired {
-            prefixes: Arc::new(if self.config.extra.is_empty() {
-                settled.hold.clone()
-            } else {
-                settled.hold.union(&self.config.extra)
-            }),
-            ports: self.config.ports.clone(),
-            protocols: self.config.protocols.clone(),
-        };
+        let want = self.desired(&settled.hold);
         // The lists are stored first: a state folder that is full or read-only ends the run before anything is changed.
         let digests = if options.dry_run {
             None
@@ -126,7 +120,12 @@ impl Session<'_> {
         let Some(digests) = digests else { return Ok(()) };
         super::fault::boundary()?;
         self.remember(&mut state, known, got, settled, digests, &done, report)?;
-        super::fault::boundary()
+        super::fault::boundary()?;
+        // Last, because nothing depends on it.
+        if self.config.verify || options.require_reach {
+            self.check_reach(&want, options, report);
+        }
+        Ok(())
     }
 
     /// Takes out all that is ours: of the named backends, or of every one.
@@ -229,7 +228,14 @@ impl Session<'_> {
         held.minus(&self.config.extra)
     }
 
-    fn settle(&self, got: &Acquired, held: &Prefixes, state: &State, known: bool, options: &Options) -> Settled {
+    pub(super) fn settle(
+        &self,
+        got: &Acquired,
+        held: &Prefixes,
+        state: &State,
+        known: bool,
+        options: &Options,
+    ) -> Settled {
         let patience = Patience {
             grace: self.config.removal_grace,
             remove_now: options.remove_now && known,

@@ -10,6 +10,9 @@ use super::BackendRow;
 use super::{BackendReport, BackendState, ChangeReport, ErrorReport, ListReport, Report, SourceReport};
 use crate::backends::Warning;
 
+#[path = "human_reach.rs"]
+mod reach;
+
 const BOLD: Ink = Ink::new().bold();
 const DIM: Ink = Ink::new().dimmed();
 const GREEN: Ink = AnsiColor::Green.on_default();
@@ -26,6 +29,8 @@ pub struct Style {
     pub width: usize,
     /// Only what changed or needs attention.
     pub quiet: bool,
+    /// Also what is of interest only when something is looked for: the rules of a trace that don't match.
+    pub verbose: bool,
 }
 
 /// The report for standard output, and what goes to standard error.
@@ -34,13 +39,18 @@ pub fn render(report: &Report, style: &Style) -> (String, String) {
     let mut out = String::new();
     let calm = report.warnings.is_empty() && report.error.is_none() && !report.changed && report.exit as u8 == 0;
     if !(style.quiet && calm) {
-        if let Some(source) = &report.source {
+        // One line says all when all is well.
+        let proven = report.command == "verify" && report.exit as u8 == 0;
+        if let Some(source) = report.source.as_ref().filter(|_| !proven) {
             wrapped(&mut out, "", &source_line(source), style.width);
         }
         if let Some(list) = &report.list {
             list_lines(&mut out, list, style.width);
         }
         backend_lines(&mut out, report, style.width);
+        if let Some(reach) = &report.reach {
+            reach::lines(&mut out, reach, style.width, style.verbose);
+        }
         for warning in &report.warnings {
             warning_lines(&mut out, warning, style.width);
         }
@@ -211,6 +221,9 @@ fn warning_lines(out: &mut String, warning: &Warning, width: usize) {
 }
 
 fn verdict(report: &Report) -> String {
+    if report.command == "verify" {
+        return String::new();
+    }
     if report.error.is_some() {
         return "Nothing was changed.".to_owned();
     }
@@ -248,6 +261,9 @@ fn sentence(text: &str) -> String {
 }
 
 fn wrapped(out: &mut String, indent: &str, text: &str, width: usize) {
+    if text.is_empty() {
+        return;
+    }
     hanging(out, indent, indent, text, width);
 }
 

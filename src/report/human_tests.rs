@@ -8,7 +8,7 @@ use crate::{
 };
 
 fn shown(report: &Report, width: usize) -> String {
-    let (out, err) = render(report, &Style { width, quiet: false });
+    let (out, err) = render(report, &Style { width, quiet: false, verbose: false });
     format!("{}{}", anstream::adapter::strip_str(&out), anstream::adapter::strip_str(&err))
 }
 
@@ -28,6 +28,7 @@ fn report() -> Report {
         }),
         list: Some(ListReport::default()),
         backends: vec![],
+        reach: None,
         warnings: vec![],
         error: None,
         exit: Exit::Ok,
@@ -58,7 +59,7 @@ fn nothing_to_change() {
     nftables    in sync   inet filter input has policy drop
     Nothing to change.
     ");
-    let quiet = render(&r, &Style { width: 80, quiet: true });
+    let quiet = render(&r, &Style { width: 80, quiet: true, verbose: false });
     assert_eq!(quiet, (String::new(), String::new()), "cron gets no mail");
 }
 

@@ -4,6 +4,8 @@
 
 pub mod human;
 pub mod progress;
+mod reach;
 mod schema_types;
 
+pub use reach::*;
 pub use schema_types::*;

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::ReachReport;
 use crate::{
     allowlist::removal::PendingRemoval,
     backends::{Verified, Warning},
@@ -12,13 +13,13 @@ use crate::{
     plan::{Change, Step},
 };
 
-/// What one run of `sync`, `status` or `remove` did, or would do.
+/// What one run of `sync`, `status`, `verify` or `remove` did, would do, or found.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// The version of this layout: 1.
     pub schema: u32,
-    /// `sync`, `status` or `remove`.
+    /// `sync`, `status`, `verify` or `remove`.
     pub command: &'static str,
     /// Whether nothing was to be changed.
     pub dry_run: bool,
@@ -30,6 +31,8 @@ pub struct Report {
     pub list: Option<ListReport>,
     /// What became of each backend.
     pub backends: Vec<BackendReport>,
+    /// Whether every range reaches every port: of `verify`, and of a `sync` that was no dry run.
+    pub reach: Option<ReachReport>,
     /// What the operator should know.
     pub warnings: Vec<Warning>,
     /// What ended the run before any backend.
@@ -51,6 +54,7 @@ impl Report {
             source: None,
             list: None,
             backends: vec![],
+            reach: None,
             warnings: vec![],
             error: None,
             exit: Exit::Ok,

@@ -18,6 +18,8 @@ mod lab_itself;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod quiet;
+#[path = "../reach/mod.rs"]
+mod reach;
 mod run;
 #[path = "../together/mod.rs"]
 mod together;

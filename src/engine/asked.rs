@@ -1,0 +1,244 @@
+//! Verdicts as a report: what was asked, what came of it, and what a culprit catches in the words of the list.
+//!
+//! Belongs here: putting answers together. Does not: asking ([`super::verify`]), finding them ([`crate::reach`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{picture, verify::Ask};
+use crate::{
+    allowlist::Family,
+    plan::{Desired, Protocol},
+    reach::{
+        Effect, Facts, Judged, Judgement, Leg, Obstacle, Picture, Place, Probe, Sources, Step, model::Language, owner,
+        sources as numbers, walk,
+    },
+    report::{CaughtReport, CulpritReport, PlaceReport, QuestionReport, ReachVerdict, StepReport},
+};
+
+/// The ranges that are asked about.
+pub(super) struct Asked {
+    v4: (Vec<IpNet>, Sources),
+    v6: (Vec<IpNet>, Sources),
+}
+
+/// What a culprit catches of a question.
+pub(super) struct Caught<'a> {
+    pub probe: &'a Probe,
+    pub sources: Sources,
+}
+
+/// Ports, and the sources if it isn't all of them: what addresses of this host have in common.
+type Alike = (Vec<(u16, Protocol)>, Option<(Family, Sources)>);
+
+impl Asked {
+    pub(super) fn new(want: &Desired, ask: &Ask) -> Self {
+        let of = |family| match ask.address {
+            Some(address) if address.is_ipv4() == (family == Family::V4) => {
+                (vec![IpNet::from(address)], Sources::one(numbers::number(address)))
+            }
+            Some(_) => Default::default(),
+            None => (want.prefixes.family(family).collect(), picture::sources(&want.prefixes, family)),
+        };
+        Self { v4: of(Family::V4), v6: of(Family::V6) }
+    }
+
+    const fn of(&self, family: Family) -> &(Vec<IpNet>, Sources) {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    pub(super) fn judge(&self, picture: &Picture, facts: &Facts, probe: &Probe) -> Vec<Judged> {
+        let judged = walk::judge(picture, facts, probe, &self.of(probe.family()).1);
+        judged
+            .into_iter()
+            .map(|j| Judged { sources: j.sources, judgement: unless_gaps(picture, j.judgement) })
+            .collect()
+    }
+
+    pub(super) fn question(&self, probe: &Probe, judged: &[Judged]) -> QuestionReport {
+        let (ranges, all) = self.of(probe.family());
+        let mut accepted = Sources::default();
+        let mut judgement = ReachVerdict::Accepted;
+        let mut told = Sources::default();
+        for j in judged.iter().filter(|j| !j.sources.is_empty()) {
+            told = told.union(&j.sources);
+            judgement = judgement.max(verdict(&j.judgement));
+            if j.judgement == Judgement::Accepted {
+                accepted = accepted.union(&j.sources);
+            }
+        }
+        // What no verdict was given on is not accepted.
+        if !told.covers(all) {
+            judgement = judgement.max(ReachVerdict::Unknown);
+        }
+        let whole = |net: &&IpNet| accepted.covers(&Sources::new(vec![numbers::bounds(net)]));
+        QuestionReport {
+            to: probe.to.to_string(),
+            port: probe.port,
+            protocol: probe.protocol.as_str(),
+            interface: probe.interface.clone(),
+            verdict: judgement,
+            ranges: ranges.len(),
+            accepted: ranges.iter().filter(whole).count(),
+        }
+    }
+
+    pub(super) fn culprit(
+        &self,
+        picture: &Picture,
+        judgement: &Judgement,
+        caught: &[Caught<'_>],
+        synced: &BTreeSet<&str>,
+    ) -> Option<CulpritReport> {
+        let obstacle = judgement.obstacle()?;
+        let tool = obstacle.place.as_ref().map(|place| owner::owner(place, picture));
+        let mend = match (&obstacle.place, &tool) {
+            (Some(place), Some(tool)) => {
+                let nets: BTreeSet<IpNet> =
+                    caught.iter().flat_map(|c| c.sources.prefixes(c.probe.family())).take(64).collect();
+                owner::mend(place, obstacle.leg, tool, &nets.into_iter().collect::<Vec<_>>(), synced)
+            }
+            _ => vec![],
+        };
+        let (effect, detail) = match &obstacle.effect {
+            Effect::Drop => ("drop", None),
+            Effect::Reject(with) => ("reject", Some(with.clone())),
+            Effect::Rate(rate) => ("rate", Some(rate.clone())),
+            Effect::Puzzle(what) => ("puzzle", Some(what.clone())),
+        };
+        Some(CulpritReport {
+            verdict: verdict(judgement),
+            tool: tool.as_ref().map(owner::Tool::id),
+            name: tool.map(|t| t.to_string()),
+            effect,
+            detail,
+            packet: packet(obstacle.leg),
+            place: obstacle.place.as_ref().map(place),
+            cloudflare_error: obstacle.cloudflare_error(),
+            catches: self.catches(caught),
+            mend,
+        })
+    }
+
+    /// What is caught, with ports and addresses put together where the same sources are.
+    fn catches(&self, caught: &[Caught<'_>]) -> Vec<CaughtReport> {
+        // Several base chains may lead one question to the same rule.
+        let mut of_probe: BTreeMap<(IpAddr, u16, Protocol), Sources> = BTreeMap::new();
+        for Caught { probe, sources } in caught {
+            let all = of_probe.entry((probe.to, probe.port, probe.protocol)).or_default();
+            *all = all.union(sources);
+        }
+        let mut ports: BTreeMap<(IpAddr, Sources), Vec<(u16, Protocol)>> = BTreeMap::new();
+        for ((to, port, protocol), sources) in of_probe {
+            ports.entry((to, sources)).or_default().push((port, protocol));
+        }
+        let mut groups: BTreeMap<Alike, Vec<IpAddr>> = BTreeMap::new();
+        for ((to, sources), ports) in ports {
+            let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+            let some = Some((family, sources)).filter(|(f, s)| !s.covers(&self.of(*f).1));
+            groups.entry((ports, some)).or_default().push(to);
+        }
+        let report = |((ports, some), to): (Alike, Vec<IpAddr>)| {
+            let has = |family| to.iter().any(|ip| ip.is_ipv4() == (family == Family::V4));
+            let all = some.is_none();
+            let ranges = some.as_ref().map(|(family, sources)| self.ranges(*family, sources)).unwrap_or_default();
+            let except = some.map(|(family, sources)| self.of(family).1.minus(&sources).prefixes(family));
+            let except = except.filter(|e| e.len() * 3 < ranges.len()).unwrap_or_default();
+            CaughtReport {
+                ports: ports.iter().map(|(n, p)| format!("{n}/{}", p.as_str())).collect(),
+                all,
+                asked: Family::BOTH.into_iter().filter(|f| has(*f)).map(|f| self.of(f).0.len()).sum(),
+                ranges,
+                except: except.iter().map(ToString::to_string).collect(),
+                to: to.iter().map(ToString::to_string).collect(),
+            }
+        };
+        groups.into_iter().map(report).collect()
+    }
+
+    /// Published ranges where they are caught whole, else the parts of them.
+    fn ranges(&self, family: Family, sources: &Sources) -> Vec<String> {
+        let mut words = Vec::new();
+        for net in &self.of(family).0 {
+            let whole = Sources::new(vec![numbers::bounds(net)]);
+            let part = sources.intersect(&whole);
+            if part == whole {
+                words.push(net.to_string());
+            } else {
+                words.extend(part.prefixes(family).iter().map(ToString::to_string));
+            }
+        }
+        words
+    }
+}
+
+/// While something could not be read, it could refuse whatever the rest lets through.
+pub(super) fn unless_gaps(picture: &Picture, judgement: Judgement) -> Judgement {
+    match (picture.gaps.first(), judgement) {
+        (Some(gap), Judgement::Accepted | Judgement::Throttled(_)) => {
+            Judgement::Unknown(Obstacle { leg: Leg::Syn, place: None, effect: Effect::Puzzle(gap.clone()) })
+        }
+        (_, judgement) => judgement,
+    }
+}
+
+pub(super) const fn verdict(judgement: &Judgement) -> ReachVerdict {
+    match judgement {
+        Judgement::Accepted => ReachVerdict::Accepted,
+        Judgement::Throttled(_) => ReachVerdict::Throttled,
+        Judgement::Unknown(_) => ReachVerdict::Unknown,
+        Judgement::Refused(_) => ReachVerdict::Refused,
+    }
+}
+
+pub(super) const fn place_of(judgement: &mut Judgement) -> Option<&mut Place> {
+    match judgement {
+        Judgement::Accepted => None,
+        Judgement::Throttled(o) | Judgement::Unknown(o) | Judgement::Refused(o) => o.place.as_mut(),
+    }
+}
+
+const fn packet(leg: Leg) -> &'static str {
+    match leg {
+        Leg::Syn => "request",
+        Leg::SynAck => "answer",
+        Leg::Ack => "after",
+    }
+}
+
+fn place(p: &Place) -> PlaceReport {
+    PlaceReport {
+        language: match p.language {
+            Language::Nft => "nftables",
+            Language::IptablesNft => "iptables",
+            Language::IptablesLegacy => "iptables-legacy",
+        },
+        hook: p.hook.as_str(),
+        family: p.family.as_str().to_owned(),
+        table: p.table.clone(),
+        chain: p.chain.clone(),
+        base: p.base.clone(),
+        position: p.position,
+        handle: p.handle,
+        text: p.text.clone(),
+        comment: p.comment.clone(),
+        sets: p.sets.clone(),
+    }
+}
+
+pub(super) fn step(s: &Step) -> StepReport {
+    StepReport {
+        packet: packet(s.leg),
+        depth: s.depth,
+        place: place(&s.place),
+        matched: s.matched,
+        outcome: s.outcome.clone(),
+    }
+}

@@ -1,0 +1,267 @@
+//! Whether the ranges reach the ports: the questions, the picture, and the verdicts as a report.
+//!
+//! Belongs here: what is asked about which address, and what is made of the answers. Does not: taking the picture
+//! ([`super::picture`]), judging it ([`crate::reach`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{
+    acquire::acquire,
+    asked::{Asked, Caught, place_of, step, unless_gaps, verdict},
+    picture,
+    state::Loaded,
+    sync::{Options, Session},
+};
+use crate::{
+    allowlist::{Family, Prefixes},
+    backends::Warning,
+    error::{Error, ErrorKind, Exit, Result},
+    host::{Address, Link},
+    plan::Desired,
+    reach::{Facts, Judged, Judgement, Picture, Place, Probe, sources as numbers, walk},
+    report::{BackendState, CulpritReport, ReachReport, ReachVerdict, Report, TraceReport},
+};
+
+/// What the operator asks about; the default is everything that is configured.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// This address instead of each global one of this host.
+    pub to: Option<IpAddr>,
+    /// These ports instead of the configured ones.
+    pub ports: BTreeSet<u16>,
+    /// The interface that the packets come in by.
+    pub interface: Option<String>,
+    /// The way of a single packet from there, instead of the ranges.
+    pub address: Option<IpAddr>,
+}
+
+impl Session<'_> {
+    /// Judges whether the ranges reach the ports, and changes nothing.
+    #[must_use]
+    pub fn verify(&self, options: &Options, ask: &Ask) -> Report {
+        let mut report = Report::blank("verify", true);
+        if let Err(e) = self.try_verify(options, ask, &mut report) {
+            report.exit = report.exit.worst(e.kind.exit());
+            report.error = Some((&e).into());
+        }
+        report
+    }
+
+    fn try_verify(&self, options: &Options, ask: &Ask, report: &mut Report) -> Result<()> {
+        let Loaded { state, known, warnings } = self.store.load(false)?;
+        report.warnings.extend(warnings);
+        let got = acquire(self, options, &state, &mut report.warnings)?;
+        report.source = Some(got.report());
+        // Ranges that wait for their removal are still to be let in.
+        let held = state.held.as_ref().filter(|_| known).and_then(|digest| self.store.list(digest).ok());
+        let settled = self.settle(&got, &held.unwrap_or_default(), &state, known, options);
+        let want = self.desired(&settled.hold);
+        let reach = self.reach(&want, ask, &BTreeSet::new())?;
+        if reach.verdict == ReachVerdict::Throttled {
+            report.warnings.push(throttled(&reach));
+        }
+        if reach.verdict >= ReachVerdict::Unknown {
+            report.exit = Exit::Refused;
+        }
+        report.reach = Some(reach);
+        Ok(())
+    }
+
+    /// What every backend shall make true for this list.
+    pub(super) fn desired(&self, hold: &Prefixes) -> Desired {
+        let extra = &self.config.extra;
+        Desired {
+            prefixes: Arc::new(if extra.is_empty() { hold.clone() } else { hold.union(extra) }),
+            ports: self.config.ports.clone(),
+            protocols: self.config.protocols.clone(),
+        }
+    }
+
+    /// The same check at the end of a sync: what remains refused is not edgeallow's, and is said loudly.
+    pub(super) fn check_reach(&self, want: &Desired, options: &Options, report: &mut Report) {
+        (self.progress)("checking that Cloudflare gets through");
+        let done = |state| matches!(state, BackendState::InSync | BackendState::Applied);
+        let synced: BTreeSet<&str> = report.backends.iter().filter(|b| done(b.state)).map(|b| b.name).collect();
+        let warning = match self.reach(want, &Ask::default(), &synced) {
+            Ok(reach) => {
+                let warning = match reach.verdict {
+                    ReachVerdict::Accepted => None,
+                    ReachVerdict::Throttled => Some(throttled(&reach)),
+                    ReachVerdict::Unknown => Some(Warning::new(
+                        "reach-unknown",
+                        "whether Cloudflare gets through can't be told: see above for what could not be read or \
+                         understood; `edgeallow verify --address ADDRESS` shows a packet's way",
+                    )),
+                    ReachVerdict::Refused => Some(Warning::new(
+                        "still-refused",
+                        format!(
+                            "CLOUDFLARE IS STILL REFUSED by {}: something that isn't edgeallow's stands in the way, \
+                             see above for the rule and what would mend it",
+                            names(&reach, ReachVerdict::Refused)
+                        ),
+                    )),
+                };
+                report.reach = Some(reach);
+                warning
+            }
+            Err(e) => {
+                Some(Warning::new("reach-unknown", format!("whether Cloudflare gets through can't be told: {e}")))
+            }
+        };
+        let told = report.reach.as_ref().is_some_and(|r| r.verdict < ReachVerdict::Unknown);
+        if options.require_reach && !told {
+            report.exit = report.exit.worst(Exit::Refused);
+        }
+        report.warnings.extend(warning);
+    }
+
+    fn reach(&self, want: &Desired, ask: &Ask, synced: &BTreeSet<&str>) -> Result<ReachReport> {
+        let links = self.host.links()?;
+        let mut report = ReachReport::default();
+        let probes = self.probes(want, ask, &links, &mut report)?;
+        let mut picture = picture::take(self.host, &want.prefixes);
+        if probes.is_empty() {
+            picture.gaps.push("this host has no address that Cloudflare could reach: name one with --to".to_owned());
+        }
+        report.gaps.clone_from(&picture.gaps);
+        if !picture.gaps.is_empty() {
+            report.verdict = ReachVerdict::Unknown;
+        }
+        let facts = picture::facts(&links);
+        let asked = Asked::new(want, ask);
+        let mut found: BTreeMap<Judgement, Vec<Caught<'_>>> = BTreeMap::new();
+        for probe in &probes {
+            let judged = asked.judge(&picture, &facts, probe);
+            report.questions.push(asked.question(probe, &judged));
+            for Judged { sources, judgement } in judged {
+                if judgement != Judgement::Accepted && !sources.is_empty() {
+                    found.entry(judgement).or_default().push(Caught { probe, sources });
+                }
+            }
+        }
+        report.verdict = report.questions.iter().map(|q| q.verdict).max().unwrap_or_default().max(report.verdict);
+        let mut found: Vec<_> = found.into_iter().collect();
+        self.add_texts(found.iter_mut().filter_map(|(judgement, _)| place_of(judgement)));
+        report.culprits = found.iter().filter_map(|(j, caught)| asked.culprit(&picture, j, caught, synced)).collect();
+        let weight = |c: &CulpritReport| -> usize {
+            c.catches.iter().map(|c| if c.all { c.asked } else { c.ranges.len() }).sum()
+        };
+        report.culprits.sort_by_key(|c| std::cmp::Reverse((c.verdict, weight(c))));
+        if let Some(address) = ask.address {
+            for probe in &probes {
+                report.traces.push(self.trace(&picture, &facts, probe, address));
+            }
+        }
+        Ok(report)
+    }
+
+    fn trace(&self, picture: &Picture, facts: &Facts, probe: &Probe, address: IpAddr) -> TraceReport {
+        let (mut steps, judgement) = walk::trace(picture, facts, probe, numbers::number(address));
+        self.add_texts(steps.iter_mut().map(|s| &mut s.place));
+        TraceReport {
+            from: address.to_string(),
+            to: probe.to.to_string(),
+            port: probe.port,
+            protocol: probe.protocol.as_str(),
+            interface: probe.interface.clone(),
+            verdict: verdict(&unless_gaps(picture, judgement)),
+            steps: steps.iter().map(step).collect(),
+        }
+    }
+
+    fn add_texts<'p>(&self, places: impl Iterator<Item = &'p mut Place>) {
+        picture::texts(self.host, &mut places.collect::<Vec<_>>());
+    }
+
+    /// The addresses of this host that are asked about, each with every port.
+    fn probes(&self, want: &Desired, ask: &Ask, links: &[Link], report: &mut ReachReport) -> Result<Vec<Probe>> {
+        if let Some(name) = &ask.interface
+            && !links.iter().any(|l| l.name == *name)
+        {
+            let all: Vec<&str> = links.iter().map(|l| l.name.as_str()).collect();
+            return Err(Error::new(ErrorKind::Usage, format!("there is no interface {name}"))
+                .hint(format!("there are: {}", all.join(", "))));
+        }
+        let ports = if ask.ports.is_empty() { &want.ports } else { &ask.ports };
+        let mut probes = Vec::new();
+        for family in Family::BOTH {
+            let is = |ip: IpAddr| ip.is_ipv4() == (family == Family::V4);
+            let toward = match ask.address {
+                Some(address) => Some(address).filter(|a| is(*a)),
+                None => want.prefixes.family(family).next().map(|net| net.network()),
+            };
+            // Nothing of this family is asked about.
+            let Some(toward) = toward else { continue };
+            let addresses = self.addresses(ask, links, toward);
+            let addresses: Vec<_> = addresses.into_iter().filter(|(ip, _)| is(*ip)).collect();
+            if addresses.is_empty() && ask.to.is_none() {
+                let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
+                report.notes.push(format!("This host has no global {name} address, so nothing of {name} was asked"));
+            }
+            for (to, interface) in addresses {
+                for (port, protocol) in ports.iter().flat_map(|p| want.protocols.iter().map(move |t| (*p, *t))) {
+                    probes.push(Probe { to, port, protocol, interface: interface.clone() });
+                }
+            }
+        }
+        Ok(probes)
+    }
+
+    /// Addresses with the interface that packets for them come in by: the one that the answers leave by.
+    fn addresses(&self, ask: &Ask, links: &[Link], toward: IpAddr) -> Vec<(IpAddr, String)> {
+        let way = |from: Option<IpAddr>| self.host.route(from, toward).ok().flatten();
+        if let Some(to) = ask.to {
+            let holder = links.iter().find(|l| l.addresses.iter().any(|a| a.ip == to)).map(|l| l.name.clone());
+            let local = holder.is_some();
+            let interface = ask.interface.clone().or_else(|| way(local.then_some(to))).or(holder);
+            let interface = interface.or_else(|| links.iter().find(|l| l.name != "lo").map(|l| l.name.clone()));
+            return interface.map(|i| (to, i)).into_iter().collect();
+        }
+        let mut all = Vec::new();
+        for (link, Address { ip, .. }) in
+            links.iter().flat_map(|l| l.addresses.iter().filter(|a| a.global).map(move |a| (l, a)))
+        {
+            if ip.is_ipv4() != toward.is_ipv4() || ip.is_loopback() {
+                continue;
+            }
+            let interface = ask.interface.clone().or_else(|| way(Some(*ip))).unwrap_or_else(|| link.name.clone());
+            // A bridge of containers, a VPN: nothing from outside is sent to a private address but by the way out.
+            if interface == link.name || !is_private(*ip) {
+                all.push((*ip, interface));
+            }
+        }
+        all
+    }
+}
+
+/// RFC 1918, RFC 6598, RFC 4193.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(a) => a.is_private() || (a.octets()[0] == 100 && a.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(a) => a.is_unique_local(),
+    }
+}
+
+/// Whose rules they are.
+fn names(reach: &ReachReport, verdict: ReachVerdict) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for culprit in reach.culprits.iter().filter(|c| c.verdict == verdict) {
+        let name = culprit.name.as_deref().unwrap_or("something that is no rule");
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(" and ")
+}
+
+fn throttled(reach: &ReachReport) -> Warning {
+    let who = names(reach, ReachVerdict::Throttled);
+    Warning::new(
+        "throttled",
+        format!("Cloudflare gets through, but only up to a rate that {who} sets: a busy site would lose visitors"),
+    )
+}
