@@ -241,7 +241,7 @@ pub fn parse() -> Result<Cli, Refused> {
 }
 
 /// The commands' names, for reports of arguments that name one and can't be read.
-const COMMANDS: [&str; 7] = ["sync", "status", "remove", "fetch", "backends", "completions", "man"];
+const COMMANDS: [&str; 8] = ["sync", "status", "verify", "remove", "fetch", "backends", "completions", "man"];
 
 /// A usage error as clap prints it: paragraphs, the first of which says what is wrong, and perhaps one with a tip.
 fn in_words(printed: &str) -> Error {
