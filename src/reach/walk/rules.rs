@@ -12,7 +12,8 @@ use super::{
 };
 use crate::reach::{
     model::{
-        Among, Chain, ChainKind, Element, Elements, Key, MarkValue, Operand, Part, Rule, Set, SetMark, Table, Verdict,
+        Among, Chain, ChainKind, Element, Elements, Field, Key, MarkValue, Operand, Part, Rule, Set, SetMark, Table,
+        Verdict,
     },
     sources::Sources,
     verdict::{Effect, Obstacle, Place, Step},
@@ -328,12 +329,16 @@ impl<'a> Walk<'a> {
         let marked = |class: Class, value: Known| {
             let mut state = class.state;
             match set.to {
-                crate::reach::model::Field::CtMark => state.ct_mark = value,
+                // Without a connection there is nothing to set it on, and the rule goes on (nft_ct_set_eval, connmark_tg).
+                Field::CtMark if !at.spot.is_tracked(&class.state) => {}
+                Field::CtMark => state.ct_mark = value,
                 _ => state.mark = value,
             }
             Class { state, ..class }
         };
         match &set.value {
+            // What reads the mark of a connection that isn't there ends the rule (nft_ct_get_eval).
+            MarkValue::Bits { of, and, .. } if *and != 0 && at.spot.lacks(&[(*of).into()], &class.state) => next.push(class),
             MarkValue::Bits { of: _, and: 0, xor } => on.push(marked(class, Known::Is(*xor))),
             MarkValue::Bits { of, and, xor } => {
                 let value = match at.spot.number(*of, &class.state) {
