@@ -229,7 +229,9 @@ struct Seat<'a> {
 fn seats<'a>(picture: &'a Picture, probe: &Probe, hook: Hook, device: Name<'_>) -> Vec<Seat<'a>> {
     let by_device = matches!(hook, Hook::Ingress | Hook::Egress);
     let mut seats = Vec::new();
-    for table in picture.tables.iter().filter(|t| !t.dormant) {
+    // Of two at the same priority the one that was registered later comes first (nf_hook_entries_grow): seen with nft 1.0.6
+    // on Linux 6.18. Tables are printed in the order in which they were made.
+    for table in picture.tables.iter().rev().filter(|t| !t.dormant) {
         if !(table.family.carries(probe.family()) || by_device && table.family == NETDEV) {
             continue;
         }
@@ -248,8 +250,8 @@ fn seats<'a>(picture: &'a Picture, probe: &Probe, hook: Hook, device: Name<'_>) 
             seats.push(Seat { table, name, base, chain, priority });
         }
     }
-    // netdev tables see a packet before inet's ingress chains do; the sort is stable.
-    seats.sort_by_key(|s| (s.table.family != NETDEV && by_device, s.priority, s.base.priority));
+    // The sort is stable. Chains of netdev and inet tables on one device are in one list.
+    seats.sort_by_key(|s| (s.priority, s.base.priority));
     seats
 }
 

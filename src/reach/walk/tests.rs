@@ -232,6 +232,32 @@ fn marks_are_carried_along_and_forgotten_with_the_packet() {
 }
 
 #[test]
+fn before_conntrack_no_connection_is_marked() {
+    let set = Part::SetMark(SetMark { to: Field::CtMark, value: MarkValue::Bits { of: Field::Mark, and: 0, xor: 7 } });
+    let copy = |and| Part::SetMark(SetMark { to: Field::Mark, value: MarkValue::Bits { of: Field::CtMark, and, xor: 7 } });
+    let run = |priority, part: Part, field| {
+        let early = on(Hook::Prerouting, priority, false, vec![vec![part, set.clone()]]);
+        let late = on(Hook::Input, 0, false, vec![vec![is(field, Sources::one(7)), DROP]]);
+        fate(&picture(vec![table("t", vec![("early", early), ("late", late)])]))
+    };
+    assert_eq!(run(-300, set.clone(), Field::CtMark), all("accepted"));
+    assert_eq!(run(-150, set.clone(), Field::CtMark), all("refused late 1 Syn"));
+    // What reads the mark of no connection ends the rule; a constant reads nothing.
+    assert_eq!(run(-300, copy(!0), Field::Mark), all("accepted"));
+    assert_eq!(run(-300, copy(0), Field::Mark), all("refused late 1 Syn"));
+}
+
+#[test]
+fn of_two_chains_at_one_priority_the_later_one_is_first() {
+    let set = Part::SetMark(SetMark { to: Field::Mark, value: MarkValue::Bits { of: Field::Mark, and: 0, xor: 7 } });
+    let sets = table("sets", vec![("sets", on(Hook::Input, 0, false, vec![vec![set]]))]);
+    let drops = vec![vec![is(Field::Mark, Sources::one(7)), DROP]];
+    let drops = table("drops", vec![("drops", on(Hook::Input, 0, false, drops))]);
+    assert_eq!(fate(&picture(vec![sets.clone(), drops.clone()])), all("accepted"));
+    assert_eq!(fate(&picture(vec![drops, sets])), all("refused drops 1 Syn"));
+}
+
+#[test]
 fn a_published_port_is_a_matter_of_the_forward_hook() {
     let to = Operand::Is((CONTAINER.parse().unwrap(), None));
     let dnat = Part::Dnat { address: to, port: Operand::Is(80), to_this_host: false };
