@@ -210,6 +210,7 @@ const fn packet(leg: Leg) -> &'static str {
         Leg::Syn => "request",
         Leg::SynAck => "answer",
         Leg::Ack => "after",
+        Leg::Data => "data",
     }
 }
 

@@ -90,6 +90,16 @@ pub enum Leg {
     SynAck,
     /// The client's next packets, `ct state established`.
     Ack,
+    /// The server's next packets: the same way as its answer, without SYN.
+    Data,
+}
+
+impl Leg {
+    /// Whether the server sends it.
+    #[must_use]
+    pub const fn is_answer(self) -> bool {
+        matches!(self, Self::SynAck | Self::Data)
+    }
 }
 
 impl fmt::Display for Leg {
@@ -98,6 +108,7 @@ impl fmt::Display for Leg {
             Self::Syn => "the request",
             Self::SynAck => "the answer",
             Self::Ack => "what follows the answer",
+            Self::Data => "what the server sends then",
         })
     }
 }

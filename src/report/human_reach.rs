@@ -138,6 +138,7 @@ fn packet_words(packet: &str) -> &'static str {
     match packet {
         "answer" => "let in, and the answer",
         "after" => "let in, and what follows the answer",
+        "data" => "let in, and what the server sends then",
         _ => "the request",
     }
 }
@@ -201,6 +202,7 @@ fn trace_lines(out: &mut String, trace: &TraceReport, width: usize, all: bool) {
             let what = match step.packet {
                 "answer" => "the answer",
                 "after" => "what follows",
+                "data" => "what the server sends then",
                 _ => "the request",
             };
             let _ = writeln!(out, "  {what}");

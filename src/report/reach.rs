@@ -88,7 +88,7 @@ pub struct CulpritReport {
     pub effect: &'static str,
     /// With what it rejects, the rate, or what isn't understood.
     pub detail: Option<String>,
-    /// Which packet it catches: `request`, `answer`, or `after` for what follows the answer.
+    /// Which packet it catches: `request`, `answer`, `after` for what follows the answer, or `data` for what the server sends then.
     pub packet: &'static str,
     /// Where it is; null where it isn't a rule.
     pub place: Option<PlaceReport>,

@@ -106,8 +106,9 @@ impl<'a> Walk<'a> {
     fn connection(&mut self, sources: &Sources) -> Vec<Class> {
         let start = Class { sources: sources.clone(), state: State::default(), doubt: Doubt::default() };
         let asked = self.request(Leg::Syn, vec![start]);
-        let answered = self.answer(asked.into_iter().map(|c| next_packet(c, Leg::SynAck)).collect());
-        self.request(Leg::Ack, answered.into_iter().map(|c| next_packet(c, Leg::Ack)).collect())
+        let answered = self.answer(Leg::SynAck, asked.into_iter().map(|c| next_packet(c, Leg::SynAck)).collect());
+        let followed = self.request(Leg::Ack, answered.into_iter().map(|c| next_packet(c, Leg::Ack)).collect());
+        self.answer(Leg::Data, followed.into_iter().map(|c| next_packet(c, Leg::Data)).collect())
     }
 
     /// From the client to the server: to this host, or through it to where a DNAT sends it.
@@ -126,9 +127,9 @@ impl<'a> Walk<'a> {
         merge(through)
     }
 
-    /// The server's answer.
-    fn answer(&mut self, classes: Vec<Class>) -> Vec<Class> {
-        let (leg, wire) = (Leg::SynAck, Some(self.probe.interface.as_str()));
+    /// What the server sends.
+    fn answer(&mut self, leg: Leg, classes: Vec<Class>) -> Vec<Class> {
+        let wire = Some(self.probe.interface.as_str());
         let mut through = Vec::new();
         for (next_hop, classes) in self.routed(classes) {
             let (iif, classes) = match next_hop {
@@ -203,7 +204,9 @@ fn next_packet(class: Class, leg: Leg) -> Class {
     let was = class.state;
     let untracked_before = match leg {
         Leg::SynAck => (was.untracked, false),
-        _ => (was.untracked_before.0, was.untracked),
+        Leg::Ack => (was.untracked_before.0, was.untracked),
+        // Whether the client's second packet was tracked changes nothing any more.
+        Leg::Syn | Leg::Data => was.untracked_before,
     };
     Class { state: State { mark: Known::Is(0), untracked: false, untracked_before, ..was }, ..class }
 }

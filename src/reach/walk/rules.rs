@@ -163,6 +163,12 @@ impl<'a> Walk<'a> {
                     }
                     Part::Notrack => {
                         let untracked = class.state.untracked || !at.spot.is_tracked(&class.state);
+                        // What belongs to no connection is not translated, and neither end knows it then.
+                        if untracked && at.spot.needs_translation(&class.state) {
+                            decided = true;
+                            self.verdict(at, rule, &Verdict::Drop, class, &mut behind);
+                            continue;
+                        }
                         on.push(Class { state: super::class::State { untracked, ..class.state }, ..class });
                     }
                 }

@@ -76,16 +76,46 @@ impl Split {
     }
 }
 
+/// The connection that conntrack puts a packet to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    /// None: it hasn't looked yet, was told not to, or makes no sense of it.
+    None,
+    /// The one that this is about.
+    This,
+    /// Perhaps another, as it hasn't seen the beginning of this one.
+    Unsure,
+}
+
 impl<'a> Spot<'a> {
     fn family(&self) -> Family {
         self.probe.family()
     }
 
-    /// Whether conntrack has seen the packet here.
+    /// Whether the packet belongs to a connection here, as far as anybody knows.
     pub(super) fn is_tracked(&self, state: &State) -> bool {
+        self.connection(state) != Connection::None
+    }
+
+    fn connection(&self, state: &State) -> Connection {
         let early = matches!(self.hook, Hook::Ingress)
             || (matches!(self.hook, Hook::Prerouting | Hook::Output) && self.priority < CONNTRACK);
-        !early && !state.untracked
+        if early || state.untracked {
+            return Connection::None;
+        }
+        match (self.leg, state.untracked_before) {
+            (Leg::Syn, _) | (_, (false, false)) => Connection::This,
+            // A SYN-ACK without its SYN, and an ACK without its SYN-ACK, are invalid to conntrack: they belong to none.
+            (Leg::SynAck, (true, _)) | (Leg::Ack, (false, true)) if self.is_tcp() => Connection::None,
+            // Conntrack may take it up in the middle, and from either side.
+            _ => Connection::Unsure,
+        }
+    }
+
+    /// Whether the packet gets nowhere unless NAT changes it: one of a connection that was given another end.
+    pub(super) fn needs_translation(&self, state: &State) -> bool {
+        let moved = state.dnat.is_some_and(|to| to != (self.probe.to, self.probe.port));
+        self.leg != Leg::Syn && (moved || state.snat)
     }
 
     /// The server's address and port as they stand in the packet here.
@@ -97,7 +127,7 @@ impl<'a> Spot<'a> {
             Leg::Syn => true,
             Leg::Ack => self.hook > Hook::Prerouting || (self.hook == Hook::Prerouting && self.priority > NAT_DST),
             // Translated back at the end of postrouting.
-            Leg::SynAck => {
+            Leg::SynAck | Leg::Data => {
                 self.hook < Hook::Postrouting || (self.hook == Hook::Postrouting && self.priority <= NAT_SRC)
             }
         };
@@ -109,7 +139,7 @@ impl<'a> Spot<'a> {
         let hidden = state.snat
             && match self.leg {
                 Leg::Syn | Leg::Ack => self.hook >= Hook::Postrouting && self.priority > NAT_SRC,
-                Leg::SynAck => {
+                Leg::SynAck | Leg::Data => {
                     self.hook == Hook::Ingress
                         || (matches!(self.hook, Hook::Prerouting | Hook::Output) && self.priority <= NAT_DST)
                 }
@@ -132,20 +162,43 @@ impl<'a> Spot<'a> {
     }
 
     fn fact(&self, field: Field, state: &State) -> Fact<'a> {
-        let answer = self.leg == Leg::SynAck;
+        let answer = self.leg.is_answer();
         let port = || Fact::Is(u128::from(self.server(state).1));
         // What a client's system chooses from: RFC 6056 asks for 1024 and up.
         let ephemeral = Fact::Between(1024, 65535);
+        let connection = self.connection(state);
         match field {
+            Field::CtMark
+            | Field::CtStatus
+            | Field::CtDirection
+            | Field::CtProto
+            | Field::CtOriginalSaddr
+            | Field::CtOriginalDaddr
+            | Field::CtOriginalSport
+            | Field::CtOriginalDport
+                if connection == Connection::None =>
+            {
+                Fact::Absent
+            }
+            Field::CtState
+            | Field::CtMark
+            | Field::CtStatus
+            | Field::CtDirection
+            | Field::CtOriginalSaddr
+            | Field::CtOriginalDaddr
+            | Field::CtOriginalSport
+            | Field::CtOriginalDport
+                if connection == Connection::Unsure =>
+            {
+                Fact::Unknown("a connection whose first packets weren't tracked")
+            }
             Field::NfProto => Fact::Is(if self.family() == Family::V4 { 2 } else { 10 }),
             Field::EtherType => Fact::Is(if self.family() == Family::V4 { 0x0800 } else { 0x86dd }),
             Field::Saddr4 => self.address(!answer, Family::V4, state),
             Field::Saddr6 => self.address(!answer, Family::V6, state),
             Field::Daddr4 => self.address(answer, Family::V4, state),
             Field::Daddr6 => self.address(answer, Family::V6, state),
-            Field::L4Proto | Field::CtProto if field == Field::L4Proto || self.is_tracked(state) => {
-                Fact::Is(u128::from(self.probe.protocol.number()))
-            }
+            Field::L4Proto | Field::CtProto => Fact::Is(u128::from(self.probe.protocol.number())),
             Field::Sport => {
                 if answer {
                     port()
@@ -165,28 +218,19 @@ impl<'a> Spot<'a> {
                 Leg::Syn => Fact::Is(2),
                 Leg::SynAck => Fact::Is(18),
                 // ACK, with or without PSH.
-                Leg::Ack => Fact::Bits { known: !8, value: 16 },
+                Leg::Ack | Leg::Data => Fact::Bits { known: !8, value: 16 },
             },
             Field::Iif => self.iif.map_or(Fact::Unknown("the incoming interface"), Fact::Name),
             Field::Oif => self.oif.map_or(Fact::Unknown("the outgoing interface"), Fact::Name),
             Field::Mark => mark(state.mark, "a mark whose value isn't known"),
-            Field::CtMark if self.is_tracked(state) => mark(state.ct_mark, "a ct mark whose value isn't known"),
+            Field::CtMark => mark(state.ct_mark, "a ct mark whose value isn't known"),
             Field::CtState => self.ct_state(state),
-            Field::CtStatus if self.is_tracked(state) => self.ct_status(state),
-            Field::CtDirection if self.is_tracked(state) => Fact::Is(u128::from(answer)),
-            Field::CtOriginalSaddr if self.is_tracked(state) => Fact::Source,
-            Field::CtOriginalDaddr if self.is_tracked(state) => Fact::Is(number(self.probe.to)),
-            Field::CtOriginalSport if self.is_tracked(state) => ephemeral,
-            Field::CtOriginalDport if self.is_tracked(state) => Fact::Is(u128::from(self.probe.port)),
-            // Conntrack doesn't know this packet.
-            Field::CtMark
-            | Field::CtStatus
-            | Field::CtDirection
-            | Field::CtProto
-            | Field::CtOriginalSaddr
-            | Field::CtOriginalDaddr
-            | Field::CtOriginalSport
-            | Field::CtOriginalDport => Fact::Absent,
+            Field::CtStatus => self.ct_status(state),
+            Field::CtDirection => Fact::Is(u128::from(answer)),
+            Field::CtOriginalSaddr => Fact::Source,
+            Field::CtOriginalDaddr => Fact::Is(number(self.probe.to)),
+            Field::CtOriginalSport => ephemeral,
+            Field::CtOriginalDport => Fact::Is(u128::from(self.probe.port)),
             Field::DaddrType if answer => Fact::Is(UNICAST),
             Field::SaddrType if !answer => Fact::Is(UNICAST),
             Field::DaddrType | Field::SaddrType => {
@@ -194,11 +238,10 @@ impl<'a> Spot<'a> {
             }
             Field::PktType => Fact::Is(0),
             // Headers with options; what follows the handshake carries data.
-            Field::Length if self.leg == Leg::Ack => Fact::Between(28, 65535),
+            Field::Length if matches!(self.leg, Leg::Ack | Leg::Data) => Fact::Between(28, 65535),
             Field::Length => Fact::Between(28, if self.is_tcp() { 120 } else { 65535 }),
             Field::Ttl => Fact::Between(1, 255),
             Field::Fragment => Fact::Is(0),
-            Field::L4Proto => Fact::Is(u128::from(self.probe.protocol.number())),
         }
     }
 
@@ -207,16 +250,11 @@ impl<'a> Spot<'a> {
         if state.untracked {
             return Fact::Is(64);
         }
-        if !self.is_tracked(state) {
+        match (self.connection(state), self.leg) {
             // nft_ct: without a connection and not untracked it reads as invalid.
-            return Fact::Is(1);
-        }
-        match (self.leg, state.untracked_before) {
-            (Leg::Syn, _) => Fact::Is(8),
-            (Leg::SynAck, (false, _)) | (Leg::Ack, (false, false)) => Fact::Is(2),
-            // A SYN-ACK without its SYN, and an ACK without its SYN-ACK, are invalid to conntrack.
-            (Leg::SynAck, (true, _)) | (Leg::Ack, (false, true)) if self.is_tcp() => Fact::Is(1),
-            _ => Fact::Unknown("the state of a connection whose first packets weren't tracked"),
+            (Connection::None, _) => Fact::Is(1),
+            (_, Leg::Syn) => Fact::Is(8),
+            _ => Fact::Is(2),
         }
     }
 

@@ -292,6 +292,34 @@ fn untracked_packets_have_no_connection() {
 }
 
 #[test]
+fn what_the_server_sends_after_its_answer_has_to_pass_too() {
+    let answers = is(Field::TcpFlags, Sources::one(18));
+    let only = on(Hook::Output, 0, true, vec![vec![answers, ACCEPT]]);
+    assert_eq!(fate(&picture(vec![table("t", vec![("out", only)])])), all("refused out policy Data"));
+    // Conntrack makes no sense of an answer to what it hasn't seen, and takes up what comes then as something new, perhaps.
+    let raw = on(Hook::Prerouting, -300, false, vec![vec![Part::Notrack]]);
+    let run = |state| {
+        let out = on(Hook::Output, 0, false, vec![vec![is(Field::CtState, Sources::one(state)), DROP]]);
+        fate(&picture(vec![table("t", vec![("raw", raw.clone()), ("out", out)])]))
+    };
+    assert_eq!(run(1), all("refused out 1 SynAck"));
+    assert_eq!(run(8), all("unknown out 1 Data"));
+}
+
+#[test]
+fn an_answer_that_is_not_translated_back_reaches_nobody() {
+    let dnat = |port| Part::Dnat { address: Operand::None, port: Operand::Is(port), to_this_host: true };
+    let run = |port| {
+        let mut nat = on(Hook::Prerouting, -100, false, vec![vec![dnat(port)]]);
+        nat.base.as_mut().unwrap().kind = ChainKind::Nat;
+        let raw = on(Hook::Output, -300, false, vec![vec![Part::Notrack]]);
+        fate(&picture(vec![table("t", vec![("nat", nat), ("raw", raw)])]))
+    };
+    assert_eq!(run(80), all("refused raw 1 SynAck"));
+    assert_eq!(run(443), all("accepted"));
+}
+
+#[test]
 fn concatenations_and_verdict_maps_take_the_source_apart() {
     let element = |range: &str, port: u16, data| Element {
         key: vec![Value::Numbers(net(range)), Value::Numbers(Sources::one(port.into()))],
