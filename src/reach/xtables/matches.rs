@@ -32,7 +32,7 @@ pub(super) fn read(name: &str, own: &[Opt<'_>], family: Family) -> Option<Vec<Pa
         "conntrack" | "state" => conntrack::read(name, own, family),
         "mark" => each(name, own, |o| marked(o, Field::Mark)),
         "connmark" => each(name, own, |o| marked(o, Field::CtMark)),
-        "addrtype" => addrtype(own),
+        "addrtype" => addrtype(own, family),
         "pkttype" => each(name, own, pkttype),
         "iprange" => each(name, own, |o| iprange(o, family)),
         "length" => each(name, own, |o| match o.name {
@@ -111,7 +111,9 @@ fn marked(opt: &Opt<'_>, field: Field) -> Option<Part> {
 }
 
 /// `RTN_*` of linux/rtnetlink.h. Types as one interface sees them (`--limit-iface-in`) aren't facts of the model.
-fn addrtype(own: &[Opt<'_>]) -> Option<Vec<Part>> {
+/// In IPv4 an address has one type, and any of those named will do. In IPv6 (`match_type6`, net/netfilter/xt_addrtype.c) it has to
+/// be of every class that is named, and its route of one of the kinds that are named; one's own addresses are unicast too.
+fn addrtype(own: &[Opt<'_>], family: Family) -> Option<Vec<Part>> {
     const TYPES: [&str; 12] = [
         "UNSPEC",
         "UNICAST",
@@ -134,9 +136,32 @@ fn addrtype(own: &[Opt<'_>]) -> Option<Vec<Part>> {
         };
         let number = |name: &str| TYPES.iter().position(|t| *t == name).map(|n| (n as u128, n as u128));
         let numbers = opt.value()?.split(',').map(number).collect::<Option<Vec<_>>>()?;
-        Some(test(field, Sources::new(numbers), opt.negated))
+        let types = Sources::new(numbers);
+        let types = if family == Family::V4 { types } else { types6(&types)? };
+        Some(test(field, types, opt.negated))
     };
     own.iter().map(one).collect()
+}
+
+/// The types that an IPv6 address may have which fits all of these.
+fn types6(named: &Sources) -> Option<Sources> {
+    let only = |numbers: &[u128]| Sources::new(numbers.iter().map(|n| (*n, *n)).collect());
+    let (unspec, multicast, unicast) = (only(&[0]), only(&[5]), only(&[1]));
+    let routes = only(&[2, 4, 7, 8]);
+    let known = routes.union(&unspec).union(&multicast).union(&unicast);
+    if !known.covers(named) {
+        return None;
+    }
+    let mut types = named.intersect(&routes);
+    if types.is_empty() {
+        types = known;
+    }
+    for (class, includes) in [(&unspec, &unspec), (&multicast, &multicast), (&unicast, &routes.union(&unicast))] {
+        if named.covers(class) {
+            types = types.intersect(includes);
+        }
+    }
+    Some(types)
 }
 
 fn pkttype(opt: &Opt<'_>) -> Option<Part> {
