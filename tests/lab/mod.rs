@@ -18,14 +18,17 @@ mod net;
 mod probe;
 mod rules;
 mod tools;
+mod volley;
 mod watch;
 
 use std::{collections::BTreeSet, sync::Mutex};
 
 pub use command::Output;
 pub use files::{Tree, diff};
+pub use net::{SERVER4, SERVER6};
 pub use probe::{Reach, Table};
 pub use rules::Rules;
+pub use volley::{Doors, Outcome, Shot, Volley};
 
 /// Cloudflare, IPv4: in 173.245.48.0/20.
 pub const EDGE4: &str = "173.245.48.29";
@@ -63,14 +66,23 @@ impl Lab {
     /// # Panics
     /// Where no lab can be made, saying what is missing. A test that can't run must fail.
     pub fn new() -> Self {
+        let lab = Self::without_listeners();
+        for port in LISTENING {
+            lab.listen(port);
+        }
+        lab
+    }
+
+    /// The same with nothing that listens.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn without_listeners() -> Self {
         namespace::check_prerequisites();
         let namespaces = namespace::Namespaces::new();
         let lab = Self { namespaces, listeners: Mutex::default(), addresses: Mutex::default() };
         lab.hide_tools();
         lab.connect_to_the_internet();
-        for port in LISTENING {
-            lab.listen(port);
-        }
         lab
     }
 
@@ -79,6 +91,11 @@ impl Lab {
     /// Threads can't be started in there, because the kernel wants all threads of a process in one process table.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.namespaces.inside(work)
+    }
+
+    /// The same on the far end of the wire.
+    pub fn on_the_internet<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespaces.on_the_internet(work)
     }
 
     /// The process id of the lab's pid 1, as the test process sees it.

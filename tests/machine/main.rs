@@ -15,6 +15,8 @@ mod hosts;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod lab_itself;
+#[path = "../oracle/mod.rs"]
+mod oracle;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod quiet;
