@@ -114,8 +114,12 @@ impl<'a> Spot<'a> {
 
     /// Whether the packet gets nowhere unless NAT changes it: one of a connection that was given another end.
     pub(super) fn needs_translation(&self, state: &State) -> bool {
-        let moved = state.dnat.is_some_and(|to| to != (self.probe.to, self.probe.port));
-        self.leg != Leg::Syn && (moved || state.snat)
+        self.leg != Leg::Syn && (self.moved(state) || state.snat)
+    }
+
+    /// Whether the connection has another destination than the client believes.
+    fn moved(&self, state: &State) -> bool {
+        state.dnat.is_some_and(|to| to != (self.probe.to, self.probe.port))
     }
 
     /// The server's address and port as they stand in the packet here.
@@ -265,7 +269,8 @@ impl<'a> Spot<'a> {
         const CONFIRMED: u128 = 8;
         const SRC_NAT: u128 = 16;
         const DST_NAT: u128 = 32;
-        let nat = if state.dnat.is_some() { DST_NAT } else { 0 } | if state.snat { SRC_NAT } else { 0 };
+        // Sent to where it went anyway it isn't translated (nf_nat_setup_info).
+        let nat = if self.moved(state) { DST_NAT } else { 0 } | if state.snat { SRC_NAT } else { 0 };
         let seen = if self.leg == Leg::Syn { 0 } else { SEEN_REPLY | CONFIRMED };
         Fact::Bits { known: EXPECTED | SEEN_REPLY | CONFIRMED | SRC_NAT | DST_NAT, value: nat | seen }
     }

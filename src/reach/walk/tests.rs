@@ -320,6 +320,22 @@ fn an_answer_that_is_not_translated_back_reaches_nobody() {
 }
 
 #[test]
+fn who_is_sent_to_where_he_went_anyway_is_not_translated() {
+    let dnat = |port| Part::Dnat { address: Operand::None, port: Operand::Is(port), to_this_host: true };
+    let run = |port| {
+        let mut nat = on(Hook::Prerouting, -100, false, vec![vec![dnat(port)]]);
+        nat.base.as_mut().unwrap().kind = ChainKind::Nat;
+        let status = Key { field: Field::CtStatus, mask: Some(32) };
+        let among = Among::These(Elements::Numbers(Sources::one(32), ()));
+        let translated = Part::Test(Test { key: vec![status], among, negated: false });
+        let late = on(Hook::Input, 0, true, vec![vec![translated, ACCEPT]]);
+        fate(&picture(vec![table("t", vec![("nat", nat), ("late", late)])]))
+    };
+    assert_eq!(run(80), all("accepted"));
+    assert_eq!(run(443), all("refused late policy Syn"));
+}
+
+#[test]
 fn concatenations_and_verdict_maps_take_the_source_apart() {
     let element = |range: &str, port: u16, data| Element {
         key: vec![Value::Numbers(net(range)), Value::Numbers(Sources::one(port.into()))],
