@@ -20,12 +20,13 @@ export RUST_TEST_THREADS ?= 8
 SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh
 COMMANDS := sync status verify remove fetch backends completions man
 
-.PHONY: help demo test test-all lint bench install setup build
+.PHONY: help demo test test-all oracle lint bench install setup build
 
 help:
 	@echo 'make demo     show edgeallow at work in a throwaway host (root); this machine is not changed'
 	@echo 'make test     run every test, with real firewalls and packets in throwaway hosts (root)'
 	@echo 'make test-all the same and what takes a quarter of an hour more'
+	@echo 'make oracle   hold 600 random rule sets against real packets; EDGEALLOW_ORACLE_SEED and _RULE_SETS choose (root)'
 	@echo 'make lint     formatting, clippy, shellcheck'
 	@echo 'make bench    measure, beside nft, iptables-restore and ipset (root)'
 	@echo 'make install  binary, manual pages and completions into PREFIX ($(PREFIX)); DESTDIR is honoured'
@@ -51,6 +52,12 @@ test:
 test-all:
 	@packaging/needs.sh build test
 	cargo test --locked --all-features
+
+# `make test` does the same with 40 rule sets, `make test-all` with as many as this. The seed is printed first.
+oracle: export EDGEALLOW_ORACLE_RULE_SETS ?= 600
+oracle:
+	@packaging/needs.sh build test
+	cargo test --locked --features fault-injection,schema --test machine oracle:: -- --nocapture
 
 lint:
 	@packaging/needs.sh build lint
