@@ -203,8 +203,9 @@ impl Session<'_> {
                 report.notes.push(format!("This host has no global {name} address, so nothing of {name} was asked"));
             }
             for (to, interface) in addresses {
+                let way_back = self.host.route(None, toward).ok().flatten().as_ref() == Some(&interface);
                 for (port, protocol) in ports.iter().flat_map(|p| want.protocols.iter().map(move |t| (*p, *t))) {
-                    probes.push(Probe { to, port, protocol, interface: interface.clone() });
+                    probes.push(Probe { to, port, protocol, interface: interface.clone(), way_back });
                 }
             }
         }

@@ -381,6 +381,9 @@ pub enum Field {
     Ttl,
     /// Whether the packet is a later fragment (`-f`, `ip frag-off`, fragment header): 0 or 1.
     Fragment,
+    /// Whether a packet to the source would leave by the interface that this one came in by (`fib saddr . iif oif exists`,
+    /// `-m rpfilter`): 0 or 1.
+    ReversePath,
 }
 
 impl Table {
@@ -426,6 +429,7 @@ impl Field {
             Self::Length => "packet length",
             Self::Ttl => "TTL",
             Self::Fragment => "fragment",
+            Self::ReversePath => "reverse path",
         }
     }
 }

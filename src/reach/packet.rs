@@ -17,6 +17,8 @@ pub struct Probe {
     pub protocol: Protocol,
     /// The interface that their packets come in by, and the answers leave by.
     pub interface: String,
+    /// Whether the kernel's routes agree: it would answer the clients by that interface.
+    pub way_back: bool,
 }
 
 impl Probe {

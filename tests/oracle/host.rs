@@ -2,7 +2,12 @@
 //!
 //! Belongs here: loading, and what became of connections. Does not: what a verdict should be.
 
-use std::{collections::HashMap, fs, net::IpAddr, time::{Duration, Instant}};
+use std::{
+    collections::HashMap,
+    fs,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use edgeallow::{
     allowlist::{Family, Prefixes},

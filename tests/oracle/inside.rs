@@ -25,7 +25,8 @@ impl Look for Inside {
             return self.0.file(path);
         }
         let output = std::process::Command::new("/bin/cat").arg(path).env_clear().output().expect("start cat");
-        let seen = || FileSeen { content: Arc::from(output.stdout.clone()), mode: 0o440, owner: (0, 0), symlink: false };
+        let seen =
+            || FileSeen { content: Arc::from(output.stdout.clone()), mode: 0o440, owner: (0, 0), symlink: false };
         Ok(output.status.success().then(seen))
     }
 

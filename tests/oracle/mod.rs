@@ -72,7 +72,7 @@ fn shots(tried: &[IpAddr]) -> Vec<Shot> {
 fn probe(shot: Shot) -> Probe {
     let to = if shot.from.is_ipv4() { SERVER4 } else { SERVER6 };
     let to = to.parse().expect("the host's address");
-    Probe { to, port: shot.port, protocol: Protocol::Tcp, interface: "s0".to_owned() }
+    Probe { to, port: shot.port, protocol: Protocol::Tcp, interface: "s0".to_owned(), way_back: true }
 }
 
 /// What should come of these connections. All addresses there are are judged at once, as `verify` judges ranges.
@@ -297,7 +297,9 @@ fn a_verdict_that_is_wrong_is_noticed() {
         let (mut picture, facts) = host.picture();
         let truth = (picture.clone(), facts.clone());
         let right = expected(&truth, &shots);
-        let Some(culprit) = right.values().filter_map(Judgement::obstacle).find_map(|o| o.place.clone()) else { continue };
+        let Some(culprit) = right.values().filter_map(Judgement::obstacle).find_map(|o| o.place.clone()) else {
+            continue;
+        };
         let guilty = |t: &&mut edgeallow::reach::model::Table| {
             t.name == culprit.table && t.family == culprit.family && t.language == culprit.language
         };
@@ -308,9 +310,8 @@ fn a_verdict_that_is_wrong_is_noticed() {
             None => chain.base.as_mut().expect("a policy").drops = false,
         }
         let mistaken = expected(&(picture, facts), &shots);
-        let changed = shots.iter().any(|s| {
-            matches!((&right[s], &mistaken[s]), (Judgement::Refused(_), Judgement::Accepted))
-        });
+        let changed =
+            shots.iter().any(|s| matches!((&right[s], &mistaken[s]), (Judgement::Refused(_), Judgement::Accepted)));
         if changed {
             wrong += 1;
             noticed += usize::from(!disagreements(&mut host, &rules, &mistaken, &PATIENCE[..1]).is_empty());
@@ -364,7 +365,10 @@ fn what_limits_a_rate_is_throttled_and_connects() {
     for rules in cases {
         host.load(&rules).unwrap_or_else(|e| panic!("doesn't load: {e}\n{rules}"));
         let judged = expected(&host.picture(), &[shot]).remove(&shot).expect("a judgement");
-        assert!(matches!(&judged, Judgement::Throttled(o) if matches!(o.effect, Effect::Rate(_))), "{judged:?}\n{rules}");
+        assert!(
+            matches!(&judged, Judgement::Throttled(o) if matches!(o.effect, Effect::Rate(_))),
+            "{judged:?}\n{rules}"
+        );
         assert_eq!(host.fire(&[shot], PATIENCE[1])[&shot], Outcome::Accepted, "{rules}");
     }
 }

@@ -75,13 +75,8 @@ struct Writer<'p> {
 /// A table; `busy` holds the hooks and priorities that are taken, as whose turn is first is anybody's guess otherwise.
 pub fn table(picker: &mut Picker, number: usize, busy: &mut Vec<(&'static str, i32)>) -> Native {
     let family = picker.weighted(&[(5, "inet"), (2, "ip"), (2, "ip6"), (1, "netdev")]);
-    let mut table = Native {
-        family,
-        name: format!("t{number}"),
-        dormant: picker.percent(4),
-        sets: Vec::new(),
-        chains: Vec::new(),
-    };
+    let mut table =
+        Native { family, name: format!("t{number}"), dormant: picker.percent(4), sets: Vec::new(), chains: Vec::new() };
     let mut bases = Vec::new();
     for n in 0..picker.rng.usize(1..=3) {
         let kind = loop {
@@ -264,7 +259,12 @@ impl Writer<'_> {
             }
             6 => {
                 let prefix = self.picker.prefix(family);
-                format!("{field} & {} {}{}", prefix.netmask(), if not.is_empty() { "== " } else { not }, prefix.network())
+                format!(
+                    "{field} & {} {}{}",
+                    prefix.netmask(),
+                    if not.is_empty() { "== " } else { not },
+                    prefix.network()
+                )
             }
             _ => format!("{field} {not}{{ {} }}", self.address_elements(family).join(", ")),
         }
@@ -346,7 +346,8 @@ impl Writer<'_> {
         let not = self.not();
         match self.picker.rng.u8(..8) {
             0..=4 => {
-                let names = ["\"s0\"", "\"s0\"", "\"s*\"", "\"d0\"", "\"d*\"", "\"lo\"", "\"eth0\"", "{ \"s0\", \"lo\" }"];
+                let names =
+                    ["\"s0\"", "\"s0\"", "\"s*\"", "\"d0\"", "\"d*\"", "\"lo\"", "\"eth0\"", "{ \"s0\", \"lo\" }"];
                 format!("{} {not}{}", self.picker.one(&["iifname", "iifname", "oifname"]), self.picker.one(&names))
             }
             _ => format!(
@@ -384,7 +385,12 @@ impl Writer<'_> {
         let not = self.not();
         match self.picker.rng.u8(..6) {
             0..=1 => format!("{field} {not}{:#x}", self.picker.rng.u8(..4)),
-            2 => format!("{field} & {:#x} {} {:#x}", 3, if not.is_empty() { "==" } else { "!=" }, self.picker.rng.u8(..4)),
+            2 => format!(
+                "{field} & {:#x} {} {:#x}",
+                3,
+                if not.is_empty() { "==" } else { "!=" },
+                self.picker.rng.u8(..4)
+            ),
             3 => format!("{field} {not}{{ 0x1, 0x3 }}"),
             4 => format!("{field} {not}0x1-0x2"),
             _ => format!("{field} != 0"),
@@ -503,7 +509,8 @@ impl Writer<'_> {
         let v4 = family == Family::V4;
         let of = if self.family == "inet" { format!(" {}", word(family)) } else { String::new() };
         let (inner, host) = if v4 { (BOX4, SERVER4) } else { (BOX6, SERVER6) };
-        let with = |address: &str, port: u16| if v4 { format!("{address}:{port}") } else { format!("[{address}]:{port}") };
+        let with =
+            |address: &str, port: u16| if v4 { format!("{address}:{port}") } else { format!("[{address}]:{port}") };
         let box_port = self.picker.one(&BOX_PORTS);
         let (from, to) = (self.picker.port(), self.picker.one(&super::pick::PORTS));
         match self.picker.rng.u8(..8) {

@@ -110,8 +110,7 @@ impl Picker {
 
     /// One of the addresses that are tried.
     pub fn tried(&mut self, family: Family) -> IpAddr {
-        let of_family: Vec<_> =
-            self.tried.iter().copied().filter(|a| a.is_ipv4() == (family == Family::V4)).collect();
+        let of_family: Vec<_> = self.tried.iter().copied().filter(|a| a.is_ipv4() == (family == Family::V4)).collect();
         self.one(&of_family)
     }
 
@@ -129,7 +128,8 @@ impl Picker {
             10 => {
                 let published = published(family);
                 let around = published.into_iter().find(|p| p.contains(&address(tried, family)));
-                return around.unwrap_or_else(|| IpNet::new(address(tried, family), bits / 2).expect("a length").trunc());
+                return around
+                    .unwrap_or_else(|| IpNet::new(address(tried, family), bits / 2).expect("a length").trunc());
             }
             _ => (self.rng.u128(..) & ones(bits), self.rng.u8(bits / 2..bits)),
         };

@@ -110,7 +110,11 @@ impl RuleSet {
         let chains = ["OUTPUT", "POSTROUTING"];
         heads.into_iter().any(|head| hooks.iter().any(|h| head.contains(h)))
             || self.xtables.iter().any(|x| x.dropping.iter().any(|c| chains.contains(c)))
-            || self.xtables.iter().flat_map(|x| &x.rules).any(|r| chains.iter().any(|c| r.starts_with(&format!("-A {c}"))))
+            || self
+                .xtables
+                .iter()
+                .flat_map(|x| &x.rules)
+                .any(|r| chains.iter().any(|c| r.starts_with(&format!("-A {c}"))))
     }
 
     /// Whether iptables of both variants filters this family: which of the two is first depends on which was loaded first,

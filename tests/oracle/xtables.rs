@@ -111,8 +111,14 @@ fn exist(members: Vec<String>) -> Vec<String> {
 
 impl Writer<'_> {
     fn table(&mut self, variant: Variant, table: &'static str) -> Xtables {
-        let mut made =
-            Xtables { variant, family: self.family, table, dropping: Vec::new(), chains: Vec::new(), rules: Vec::new() };
+        let mut made = Xtables {
+            variant,
+            family: self.family,
+            table,
+            dropping: Vec::new(),
+            chains: Vec::new(),
+            rules: Vec::new(),
+        };
         made.chains = (0..self.picker.rng.usize(..4)).map(|n| format!("own{n}")).collect();
         let chains = made.chains.clone();
         for (n, chain) in chains.iter().enumerate() {
@@ -194,8 +200,13 @@ impl Writer<'_> {
                 "interface" => self.interface(chain, not),
                 "state" => self.state(not),
                 "addrtype" => {
-                    let (side, kind) =
-                        self.picker.one(&[("dst", "LOCAL"), ("dst", "LOCAL"), ("src", "LOCAL"), ("dst", "UNICAST,LOCAL"), ("src", "UNICAST")]);
+                    let (side, kind) = self.picker.one(&[
+                        ("dst", "LOCAL"),
+                        ("dst", "LOCAL"),
+                        ("src", "LOCAL"),
+                        ("dst", "UNICAST,LOCAL"),
+                        ("src", "UNICAST"),
+                    ]);
                     format!(" -m addrtype{not} --{side}-type {kind}")
                 }
                 "mark" => format!(" -m mark{not} --mark {}", self.mark()),
@@ -228,7 +239,11 @@ impl Writer<'_> {
             5 => " -m tcp --syn".to_owned(),
             6 => self
                 .picker
-                .one(&[" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", " -m tcp --tcp-flags SYN,ACK SYN,ACK", " -m tcp ! --syn"])
+                .one(&[
+                    " -m tcp --tcp-flags FIN,SYN,RST,ACK SYN",
+                    " -m tcp --tcp-flags SYN,ACK SYN,ACK",
+                    " -m tcp ! --syn",
+                ])
                 .to_owned(),
             _ => {
                 let mut ports: Vec<_> = self.picker.ports(4).iter().map(ToString::to_string).collect();

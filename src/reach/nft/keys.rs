@@ -232,15 +232,14 @@ fn conntrack(family: TableFamily, ct: &Json<'_>, first: &mut Vec<Part>) -> Optio
 }
 
 /// `fib daddr type`, also with `. iif`: that asks whether the address belongs to the interface that the packet came in by, which
-/// is so for the questions that are asked here (a host's address, through the interface that has it).
+/// is so for the questions that are asked here (a host's address, through the interface that has it). Of reverse paths only
+/// whether there is one is a fact of the model.
 fn fib(fib: &Json<'_>) -> Option<Vec<(Key, Kind)>> {
-    if fib.text_of("result") != Some("type") {
-        return None;
-    }
     let flags: Vec<&str> = fib.get("flags")?.each().iter().map(Json::text).collect::<Option<_>>()?;
-    Some(match flags.as_slice() {
-        ["daddr"] | ["daddr", "iif"] => one(Field::DaddrType, Kind::AddrType),
-        ["saddr"] => one(Field::SaddrType, Kind::AddrType),
+    Some(match (fib.text_of("result")?, flags.as_slice()) {
+        ("type", ["daddr"] | ["daddr", "iif"]) => one(Field::DaddrType, Kind::AddrType),
+        ("type", ["saddr"]) => one(Field::SaddrType, Kind::AddrType),
+        ("oif", ["saddr", "iif"] | ["saddr", "mark", "iif"]) => one(Field::ReversePath, Kind::Bool),
         _ => return None,
     })
 }

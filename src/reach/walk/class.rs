@@ -138,9 +138,14 @@ pub(super) fn weigh(passed: &[Class], ended: &[Ended], obstacles: &[Obstacle]) -
     };
     say(passing.minus(&refused).minus(&elsewhere), Judgement::Accepted);
 
-    // Refused on every way: by the first rule that was found to do so.
+    // Refused on every way: by the first rule that was found to do so for certain, were it on one way only. A rule whose
+    // own test is the puzzle is named last.
+    let mut ends: Vec<&Ended> = ended.iter().filter(|e| e.refused).collect();
+    let same_place =
+        |a: usize, b: usize| obstacles[a].leg == obstacles[b].leg && obstacles[a].place == obstacles[b].place;
+    ends.sort_by_key(|e| [e.doubt.puzzle, e.doubt.rate].into_iter().flatten().any(|why| same_place(why, e.by)));
     let mut rest = refused.minus(&passing).minus(&elsewhere);
-    for end in ended.iter().filter(|e| e.refused) {
+    for end in ends {
         let here = rest.intersect(&end.sources);
         rest = rest.minus(&here);
         say(here, Judgement::Refused(obstacles[end.by].clone()));

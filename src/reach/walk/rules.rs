@@ -344,7 +344,9 @@ impl<'a> Walk<'a> {
         };
         match &set.value {
             // What reads the mark of a connection that isn't there ends the rule (nft_ct_get_eval).
-            MarkValue::Bits { of, and, .. } if *and != 0 && at.spot.lacks(&[(*of).into()], &class.state) => next.push(class),
+            MarkValue::Bits { of, and, .. } if *and != 0 && at.spot.lacks(&[(*of).into()], &class.state) => {
+                next.push(class)
+            }
             MarkValue::Bits { of: _, and: 0, xor } => on.push(marked(class, Known::Is(*xor))),
             MarkValue::Bits { of, and, xor } => {
                 let value = match at.spot.number(*of, &class.state) {

@@ -246,6 +246,12 @@ impl<'a> Spot<'a> {
             Field::Length => Fact::Between(28, if self.is_tcp() { 120 } else { 65535 }),
             Field::Ttl => Fact::Between(1, 255),
             Field::Fragment => Fact::Is(0),
+            Field::ReversePath if answer => {
+                let source = self.facts.towards(self.server(state).0);
+                if source.is_some_and(|i| Some(i.name.as_str()) == self.iif) { Fact::Is(1) } else { UNSURE_PATH }
+            }
+            Field::ReversePath if self.probe.way_back => Fact::Is(1),
+            Field::ReversePath => UNSURE_PATH,
         }
     }
 
@@ -429,6 +435,7 @@ impl<'a> Spot<'a> {
     }
 }
 
+const UNSURE_PATH: Fact<'static> = Fact::Unknown("whether the answer leaves by the same interface");
 const UNICAST: u128 = 1;
 const LOCAL: u128 = 2;
 

@@ -36,7 +36,13 @@ fn facts() -> Facts {
 }
 
 fn probe() -> Probe {
-    Probe { to: SERVER.parse().unwrap(), port: 443, protocol: Protocol::Tcp, interface: "eth0".to_owned() }
+    Probe {
+        to: SERVER.parse().unwrap(),
+        port: 443,
+        protocol: Protocol::Tcp,
+        interface: "eth0".to_owned(),
+        way_back: true,
+    }
 }
 
 fn is(field: Field, values: Sources) -> Part {
@@ -188,7 +194,7 @@ fn rates_throttle_and_only_when_something_comes_of_them() {
     // A limited log is no obstacle.
     assert_eq!(fate(&input(vec![vec![rate()], vec![ACCEPT]])), all("accepted"));
     assert_eq!(fate(&input(vec![vec![rate(), ACCEPT], vec![ACCEPT]])), all("accepted"));
-    assert_eq!(fate(&input(vec![vec![rate(), DROP], vec![DROP]])), all("refused input 1 Syn"));
+    assert_eq!(fate(&input(vec![vec![rate(), DROP], vec![DROP]])), all("refused input 2 Syn"));
 }
 
 #[test]
@@ -205,6 +211,22 @@ fn puzzles_count_only_where_they_decide() {
     // A rate that matters only if a puzzle has one of its outcomes can't be called a mere rate.
     let rate = Part::Rate("limit rate 10/second".into());
     assert_eq!(fate(&input(vec![vec![puzzle(), rate, DROP], vec![ACCEPT]])), all("unknown input 1 Syn"));
+}
+
+#[test]
+fn the_way_back_is_known_or_not() {
+    let missing = || is(Field::ReversePath, Sources::one(0));
+    let firewalld = input(vec![vec![missing(), DROP], vec![ACCEPT]]);
+    assert_eq!(fate(&firewalld), all("accepted"));
+    let elsewhere = Probe { way_back: false, ..probe() };
+    let judged = judge(&firewalld, &facts(), &elsewhere, &net("173.245.48.0/20"));
+    assert_eq!(judged.iter().map(|j| words(&j.judgement)).collect::<Vec<_>>(), ["unknown input 1 Syn"]);
+}
+
+#[test]
+fn of_two_refusals_the_certain_one_is_named() {
+    let puzzle = Part::Puzzle("numgen random mod 10".into());
+    assert_eq!(fate(&input(vec![vec![puzzle, DROP]])), all("refused input policy Syn"));
 }
 
 #[test]
@@ -234,7 +256,8 @@ fn marks_are_carried_along_and_forgotten_with_the_packet() {
 #[test]
 fn before_conntrack_no_connection_is_marked() {
     let set = Part::SetMark(SetMark { to: Field::CtMark, value: MarkValue::Bits { of: Field::Mark, and: 0, xor: 7 } });
-    let copy = |and| Part::SetMark(SetMark { to: Field::Mark, value: MarkValue::Bits { of: Field::CtMark, and, xor: 7 } });
+    let copy =
+        |and| Part::SetMark(SetMark { to: Field::Mark, value: MarkValue::Bits { of: Field::CtMark, and, xor: 7 } });
     let run = |priority, part: Part, field| {
         let early = on(Hook::Prerouting, priority, false, vec![vec![part, set.clone()]]);
         let late = on(Hook::Input, 0, false, vec![vec![is(field, Sources::one(7)), DROP]]);

@@ -26,6 +26,7 @@ pub(super) fn read(name: &str, own: &[Opt<'_>], family: Family) -> Option<Vec<Pa
         // `-p tcp -m tcp` and no more tests nothing more.
         "tcp" => each(name, own, tcp),
         "udp" => each(name, own, |o| port(o, "--sport", "--dport")),
+        "rpfilter" => rpfilter(own),
         // The options of others never come without any.
         _ if own.is_empty() => None,
         "multiport" => each(name, own, multiport),
@@ -162,6 +163,16 @@ fn types6(named: &Sources) -> Option<Sources> {
         }
     }
     Some(types)
+}
+
+/// Matches where the reverse path is as it should be, with `--invert` where it isn't. What is strict holds loosely, too.
+fn rpfilter(own: &[Opt<'_>]) -> Option<Vec<Part>> {
+    let known = ["--loose", "--validmark", "--accept-local", "--invert"];
+    if own.iter().any(|o| !known.contains(&o.name)) {
+        return None;
+    }
+    let invert = own.iter().any(|o| o.name == "--invert");
+    Some(vec![test(Field::ReversePath, Sources::one(1), invert)])
 }
 
 fn pkttype(opt: &Opt<'_>) -> Option<Part> {
