@@ -102,19 +102,26 @@ pub fn split_words(line: &str) -> Vec<String> {
 /// The word that the text begins with, and what is behind it. It may be there and empty: `--comment ""`.
 fn quoted_word(text: &str) -> (String, &str) {
     let mut word = String::new();
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, c) in text.char_indices() {
-        match c {
-            _ if escaped => {
-                word.push(c);
-                escaped = false;
+    let mut rest = text;
+    let mut quoted = false;
+    // What is looked for is ASCII, so that every cut is between letters.
+    let ends = |quoted: bool, c: u8| c == b'"' || if quoted { c == b'\\' } else { c.is_ascii_whitespace() };
+    while let Some(at) = rest.bytes().position(|c| ends(quoted, c)) {
+        word.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => {
+                quoted = !quoted;
+                rest = &rest[at + 1..];
             }
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            _ if !quoted && c.is_ascii_whitespace() => return (word, &text[at..]),
-            _ => word.push(c),
+            b'\\' => {
+                let mut behind = rest[at + 1..].chars();
+                word.extend(behind.next());
+                rest = behind.as_str();
+            }
+            _ => return (word, &rest[at..]),
         }
     }
+    word.push_str(rest);
     (word, "")
 }
 

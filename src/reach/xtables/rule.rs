@@ -160,7 +160,7 @@ pub(super) fn read(words: &[String], text: &str, cx: &Context<'_>) -> Result<(Ru
         return Ok((rule, Vec::new()));
     };
     let mut found = Found::default();
-    if text.contains(['\n', '\u{fffd}']) {
+    if text.contains('\n') || text.contains('\u{fffd}') {
         let meant = || opts.iter().filter(|o| !PROSE.contains(&o.name));
         let holds = |c: char| meant().any(|o| o.name.contains(c) || o.values.iter().any(|v| v.contains(c)));
         if holds('\n') {
