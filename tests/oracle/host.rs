@@ -61,6 +61,10 @@ const SETTINGS: [(&str, &str); 7] = [
     ("net/ipv4/tcp_synack_retries", "1"),
 ];
 
+/// Conntrack works in a network namespace only while some rule there asks for it, and NAT chains see no packet without it. A
+/// host with a firewall always has such a rule; this one is never reached.
+const CONNTRACK: &str = "table inet conntrack { chain never { ct state new accept; }; }";
+
 /// Where programs of a variant and family are found.
 const RESTORERS: [(Variant, Family, &str); 4] = [
     (Variant::Legacy, Family::V4, "iptables-legacy"),
@@ -116,7 +120,7 @@ impl<'a> Host<'a> {
         for program in std::mem::take(&mut self.dirty) {
             self.feed(&format!("{program}-restore"), &[], &empty)?;
         }
-        self.feed("nft", &["-f", "-"], &format!("flush ruleset\n{}", rules.nft()))?;
+        self.feed("nft", &["-f", "-"], &format!("flush ruleset\n{CONNTRACK}\n{}", rules.nft()))?;
         if self.sets {
             self.forget_sets()?;
         }

@@ -37,8 +37,9 @@ use crate::lab::{Lab, Outcome, SERVER4, SERVER6, Shot};
 const PATIENCE: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(400), Duration::from_millis(1500)];
 /// How many rule sets `make test` tries, and how many `make oracle` and `make test-all`.
 const RULE_SETS: u64 = if cfg!(feature = "thorough") { 600 } else { 40 };
-/// Of a thousand verdicts so many may be "unknown", although all that is invented is meant to be understood.
-const UNKNOWN_PER_MILLE: usize = 20;
+/// Of a thousand verdicts so many may be "unknown", although all that is invented is meant to be understood: what depends on the
+/// client's port, and what nft 1.0.6 can't print beside a sleeping table.
+const UNKNOWN_PER_MILLE: usize = 50;
 /// How long a rule set that failed is made smaller.
 const SHRINKING: Duration = Duration::from_secs(60);
 
@@ -129,18 +130,18 @@ fn agree(expected: &Judgement, shot: Shot, happened: Outcome, rules: &RuleSet) -
     }
 }
 
-/// Whether a request is refused in either case, by one rule that drops or another that rejects, depending on what can't be told: on
-/// the client's port, for one.
+/// Whether a connection is refused in either case, by one rule or another, depending on what can't be told: on the client's
+/// port, for one.
 fn refused_one_way_or_the_other(host: &Host<'_>, d: &Disagreement) -> bool {
     let Judgement::Refused(obstacle) = &d.expected else { return false };
-    if obstacle.leg != Leg::Syn || !matches!(d.happened, Outcome::Refused | Outcome::Silence) {
+    if matches!(obstacle.effect, Effect::Puzzle(_)) || d.happened == Outcome::Accepted {
         return false;
     }
     let (picture, facts) = host.picture();
     let (steps, _) = walk::trace(&picture, &facts, &probe(d.shot), number(d.shot.from));
     let refusals = ["drop", "reject", "policy drop"];
     let refuses = |outcome: &str| refusals.iter().any(|r| outcome.starts_with(r));
-    steps.iter().filter(|s| s.leg == Leg::Syn && s.matched && refuses(&s.outcome)).count() > 1
+    steps.iter().filter(|s| s.matched && refuses(&s.outcome)).count() > 1
 }
 
 /// Where the expectation and the packets differ, also when they are given time.

@@ -186,7 +186,7 @@ impl Writer<'_> {
                 continue;
             }
             used.push(kind);
-            let outbound = outbound != self.picker.percent(12);
+            let outbound = outbound != self.picker.percent(6);
             let not = self.not();
             let test = match kind {
                 "address" => {

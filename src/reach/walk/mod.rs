@@ -176,6 +176,10 @@ impl<'a> Walk<'a> {
                 let Seat { table, name, base, chain, .. } = seat;
                 let at = At { spot, table, base: name, kind: base.kind, chain: name, depth: 0 };
                 if base.kind == ChainKind::Nat {
+                    let (unsure, known): (Vec<_>, Vec<_>) =
+                        classes.into_iter().partition(|c| chain_acts(base, chain) && spot.is_unsure(&c.state));
+                    unsure.into_iter().for_each(|c| self.taken_up(at, c));
+                    classes = known;
                     // Only the first packet of a tracked connection that no other chain of this hook has translated.
                     let sees = |c: &Class| leg == Leg::Syn && !c.state.untracked && !translated(hook, &c.state);
                     let (sees, passes): (Vec<_>, Vec<_>) = classes.into_iter().partition(sees);
@@ -188,6 +192,11 @@ impl<'a> Walk<'a> {
         }
         classes
     }
+}
+
+/// Whether a base chain does anything at all: iptables' own are there also when they are empty.
+fn chain_acts(base: &Base, chain: &Chain) -> bool {
+    base.drops || !chain.rules.is_empty()
 }
 
 /// Where a packet goes after prerouting.

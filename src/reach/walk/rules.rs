@@ -383,6 +383,13 @@ impl<'a> Walk<'a> {
         self.ended.push(Ended { sources: class.sources, doubt: class.doubt, by, refused: false });
     }
 
+    /// Conntrack may take up in the middle what it was kept from before; NAT then treats it as something new.
+    pub(super) fn taken_up(&mut self, at: At<'a>, class: Class) {
+        let what = "NAT of a connection whose first packets weren't tracked";
+        let by = self.obstacle(at, None, Effect::Puzzle(what.to_owned()));
+        self.ended.push(Ended { sources: class.sources, doubt: class.doubt, by, refused: false });
+    }
+
     /// What stands in the way, remembered once.
     pub(super) fn obstacle(&mut self, at: At<'a>, rule: Option<&Rule>, effect: Effect) -> usize {
         let key = (at.spot.leg, rule.map_or(std::ptr::from_ref(at.table) as usize, |r| std::ptr::from_ref(r) as usize));

@@ -97,6 +97,11 @@ impl<'a> Spot<'a> {
         self.connection(state) != Connection::None
     }
 
+    /// Whether nobody can tell which connection conntrack puts the packet to.
+    pub(super) fn is_unsure(&self, state: &State) -> bool {
+        self.connection(state) == Connection::Unsure
+    }
+
     fn connection(&self, state: &State) -> Connection {
         let early = matches!(self.hook, Hook::Ingress)
             || (matches!(self.hook, Hook::Prerouting | Hook::Output) && self.priority < CONNTRACK);

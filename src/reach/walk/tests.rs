@@ -330,6 +330,18 @@ fn what_the_server_sends_after_its_answer_has_to_pass_too() {
 }
 
 #[test]
+fn nat_of_what_conntrack_takes_up_in_the_middle_is_anybodys_guess() {
+    let raw = on(Hook::Prerouting, -300, false, vec![vec![Part::Notrack]]);
+    let run = |rules| {
+        let mut nat = on(Hook::Postrouting, 100, false, rules);
+        nat.base.as_mut().unwrap().kind = ChainKind::Nat;
+        fate(&picture(vec![table("t", vec![("raw", raw.clone()), ("nat", nat)])]))
+    };
+    assert_eq!(run(vec![]), all("accepted"));
+    assert_eq!(run(vec![vec![port(80), DROP]]), all("unknown nat policy Data"));
+}
+
+#[test]
 fn an_answer_that_is_not_translated_back_reaches_nobody() {
     let dnat = |port| Part::Dnat { address: Operand::None, port: Operand::Is(port), to_this_host: true };
     let run = |port| {
