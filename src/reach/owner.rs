@@ -242,7 +242,11 @@ pub fn mend(place: &Place, leg: Leg, tool: &Tool, caught: &[IpNet], synced: &BTr
         })),
         Tool::Csf => {
             if place.chain.starts_with("DENY") {
-                all.extend(caught.iter().take(MOST).map(|net| format!("csf -dr {}", bare(net))));
+                // An entry of the list may be wider than what it catches.
+                match denied(place) {
+                    Some(entry) => all.push(format!("csf -dr {entry}")),
+                    None => all.extend(caught.iter().take(MOST).map(|net| format!("csf -dr {}", bare(net)))),
+                }
             }
             all.extend(sync);
         }
@@ -279,14 +283,34 @@ fn ufw(place: &Place, sync: Option<String>) -> Option<String> {
     }
 }
 
-/// Takes the rule out.
+/// Takes the rule out; nothing if it is one that lets packets in, up to a rate or under a condition that isn't understood.
 fn delete(place: &Place) -> Option<String> {
+    let admits = |text: &str| text.split(' ').any(|w| matches!(w, "accept" | "ACCEPT" | "RETURN" | "return"));
+    if place.text.as_deref().is_some_and(admits) {
+        return None;
+    }
     if place.language == Language::Nft {
         let family = place.family.as_str();
         return place.handle.map(|h| format!("nft delete rule {family} {} {} handle {h}", place.table, place.chain));
     }
     let table = if place.table == "filter" { String::new() } else { format!(" -t {}", place.table) };
-    place.position.map(|n| format!("{}{table} -D {} {n}", program(place), place.chain))
+    match (specification(place), place.position) {
+        (Some(rule), _) => Some(format!("{}{table} -D {rule}", program(place))),
+        (None, Some(n)) => Some(format!("{}{table} -D {} {n}", program(place), place.chain)),
+        (None, None) => None,
+    }
+}
+
+/// A rule of iptables' as `-D` finds it again, which is safer than its number: that changes with every rule taken out.
+///
+/// Of some matches `-D` compares what isn't printed (`recent`, `connlimit`), and what needs quotes could be mistyped.
+fn specification(place: &Place) -> Option<&str> {
+    const COMPARED: [&str; 6] = ["tcp", "udp", "multiport", "conntrack", "set", "addrtype"];
+    let rule = place.text.as_deref()?.strip_prefix("-A ")?;
+    let words: Vec<&str> = rule.split(' ').collect();
+    let plain = !rule.contains(['"', '\'', '\\']);
+    let found = words.windows(2).all(|w| w[0] != "-m" || COMPARED.contains(&w[1]));
+    (plain && found).then_some(rule)
 }
 
 /// A policy that drops what belongs to a connection already let in.
@@ -307,6 +331,13 @@ fn program(place: &Place) -> String {
     let stem = if place.family == TableFamily::Ip6 { "ip6tables" } else { "iptables" };
     let variant = if place.language == Language::IptablesLegacy { "-legacy" } else { "" };
     format!("{stem}{variant}")
+}
+
+/// The address that a rule of CSF's denies, as it stands in its list.
+fn denied(place: &Place) -> Option<String> {
+    let mut words = place.text.as_deref()?.split(' ');
+    words.find(|w| matches!(*w, "-s" | "-d"))?;
+    words.next()?.parse::<IpNet>().ok().map(|net| bare(&net))
 }
 
 fn is_one(net: &IpNet) -> bool {

@@ -112,6 +112,12 @@ case $1 in
     -x) lock; : >$etc/csf.disable; stop ;;
     -e) rm -f $etc/csf.disable; lock; start ;;
     -a) printf '%s # added by hand\n' "$2" >>$etc/csf.allow ;;
+    -dr)
+        # Out of the list, and out of the chains.
+        sed -i "\\|^$2\\( .*\\)\\{0,1\\}\$|d" $etc/csf.deny
+        case $2 in *:*) ip=ip6tables ;; *) ip=iptables ;; esac
+        $ip -D DENYIN ! -i lo -s "$2" -j DROP
+        $ip -D DENYOUT ! -o lo -d "$2" -j DROP ;;
     --initdown) iptables-save >$var/csf.4.saved; ip6tables-save >$var/csf.6.saved ;;
     --initup)
         lock

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    fs::File,
     io::Write as _,
     net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr},
     thread::JoinHandle,
@@ -9,7 +10,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{EDGES, Lab, STRANGERS};
+use super::{EDGES, Lab, STRANGERS, namespace::enter_network};
 
 /// The host's address, IPv4.
 pub const SERVER4: &str = "192.0.2.1";
@@ -73,16 +74,30 @@ impl Lab {
 
     /// Lets something listen on a TCP port of the host, IPv4 and IPv6; it answers each connection with one byte.
     pub fn listen(&self, port: u16) {
+        self.listen_on(self.inside(|| listening(port)));
+    }
+
+    /// The same in another network namespace, which this file of the lab's names.
+    pub fn listen_in(&self, namespace: &str, port: u16) {
         let socket = self.inside(|| {
-            let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).expect("make a socket");
-            socket.set_only_v6(false).expect("listen on both families");
-            socket.set_reuse_address(true).expect("reuse the address");
-            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
-            socket.listen(1024).expect("listen");
-            socket
+            enter_network(&File::open(namespace).unwrap_or_else(|e| panic!("cannot open {namespace}: {e}")));
+            listening(port)
         });
+        self.listen_on(socket);
+    }
+
+    fn listen_on(&self, socket: Socket) {
         self.listeners.lock().expect("no panic elsewhere").push(Listener::start(socket));
     }
+}
+
+fn listening(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).expect("make a socket");
+    socket.set_only_v6(false).expect("listen on both families");
+    socket.set_reuse_address(true).expect("reuse the address");
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
+    socket.listen(1024).expect("listen");
+    socket
 }
 
 /// A listening socket, and the thread that answers.

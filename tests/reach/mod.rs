@@ -8,6 +8,7 @@ use crate::{
     run::{PORTS, sync, try_sync},
 };
 
+mod named;
 mod schema;
 
 /// `edgeallow verify --offline --format json`; the report has to keep to the published schema.
