@@ -106,7 +106,7 @@ async fn talk(
             let _ = pipe.shutdown().await;
         }
     };
-    let pipes = async { tokio::join!(feed, head(stdout, &said[0]), head(stderr, &said[1])) };
+    let pipes = async { tokio::join!(feed, tail(stdout, &said[0]), tail(stderr, &said[1])) };
     tokio::pin!(pipes);
     let mut open = true;
     loop {
@@ -123,7 +123,7 @@ async fn talk(
 }
 
 /// Reads to the end and keeps the last of it.
-async fn head(pipe: Option<impl AsyncRead + Unpin>, kept: &RefCell<Vec<u8>>) {
+async fn tail(pipe: Option<impl AsyncRead + Unpin>, kept: &RefCell<Vec<u8>>) {
     let Some(mut pipe) = pipe else { return };
     let mut piece = [0; KEPT];
     while let Ok(length @ 1..) = pipe.read(&mut piece).await {

@@ -62,7 +62,7 @@ pub fn post(source: &SourceConfig, webhook: &Webhook, body: String, limit: Durat
         .build()
         .map_err(|e| failed(ErrorKind::Internal, &crate::error::io_reason(&e)))?;
     let request = clients.towards(&url).post(url.clone()).header(CONTENT_TYPE, "application/json").body(body);
-    let answer = runtime.block_on(timeout(limit, request.send()));
+    let answer = runtime.block_on(async { timeout(limit, request.send()).await });
     // As in `fetch`: the thread that resolves names can't be stopped.
     runtime.shutdown_background();
     match answer {
