@@ -73,6 +73,9 @@ pub struct Global {
     /// Where logs go: to people on stderr, as JSON on stderr, or with fields to the journal or to syslog
     #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogFormat::Auto, help_heading = "Global options")]
     pub log_format: LogFormat,
+    /// Whether stderr is a log for machines, so that nothing else may be written there. Not a flag: found out at the start.
+    #[arg(skip)]
+    pub stderr_is_a_log: bool,
 }
 
 impl Global {

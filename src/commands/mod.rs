@@ -33,13 +33,13 @@ use crate::{
 /// Runs a command and returns the process's exit status.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
     match global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
-    observe::logs::init(&global);
+    global.stderr_is_a_log = observe::logs::init(&global);
     let exit = match command {
         Command::Sync(args) => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args)),
         Command::Status(args) => reported(&global, "status", &[], &args.monitoring, |s| status::run(s, &args)),
@@ -138,7 +138,10 @@ fn print(global: &Global, report: &Report) -> Exit {
                 &human::Style { width: width(), quiet: global.quiet, verbose: global.verbose > 0 },
             );
             let (out, err) = text;
-            write!(anstream::stderr(), "{err}").ok();
+            // A log has been told already.
+            if !global.stderr_is_a_log {
+                write!(anstream::stderr(), "{err}").ok();
+            }
             write!(anstream::stdout(), "{out}").map_err(|e| unwritable(&e))
         }
     };
@@ -167,6 +170,8 @@ fn fail(global: &Global, command: &'static str, e: &Error) -> Exit {
     if global.format == Format::Json {
         // There is nobody left to tell if this fails.
         let _ = json(&bare(Some(command), e));
+    } else if global.stderr_is_a_log {
+        tracing::error!(command, kind = e.kind.as_str(), hint = e.hint, "{command} failed: {}", e.message);
     } else {
         let _ = write!(anstream::stderr(), "{}", human::error(&e.into(), width()));
     }

@@ -22,7 +22,10 @@ use crate::{
 ///
 /// `auto` is for people, except under systemd, where standard error is the journal: then fields go there. Where the
 /// journal is asked for and there is none, syslog gets what it would have got; where there is neither, standard error.
-pub fn init(global: &Global) {
+///
+/// Returns whether standard error is a log for machines now, which gets every error as an event: JSON, or the journal.
+#[must_use]
+pub fn init(global: &Global) -> bool {
     let asked = match global.log_format {
         LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journal,
         LogFormat::Auto => LogFormat::Human,
@@ -32,12 +35,15 @@ pub fn init(global: &Global) {
     let layer = layer(asked, global, &mut missing);
     // Only a second call could fail, and there is none.
     let _ = tracing_subscriber::registry().with(layer).try_init();
+    let complete = missing.is_empty();
     // That systemd's own journal can't be reached from within a service is the operator's choice.
     if global.log_format != LogFormat::Auto {
         for what in missing {
             tracing::warn!("{what}");
         }
     }
+    // The journal that was asked for need not be where standard error leads to: cron mails that.
+    asked == LogFormat::Json || (asked == LogFormat::Journal && complete && stderr_is_the_journal())
 }
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;

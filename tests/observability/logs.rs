@@ -89,7 +89,8 @@ fn in_a_service_the_journal_gets_the_story_in_fields() {
 
     // A failure is an error, with its kind.
     lab.write_file("/run/lists/bad", "<html>");
-    service(&lab, &["sync", "-q", "--list", "/run/lists/bad"]).expect(3);
+    let failed = service(&lab, &["sync", "-q", "--list", "/run/lists/bad"]).expect(3);
+    assert_eq!(failed.stderr, "", "the journal is told once");
     let events: Vec<_> = journal.all().iter().map(|d| fields(d)).collect();
     let end = events.iter().find(|e| e.contains_key("EDGEALLOW_EXIT")).unwrap_or_else(|| panic!("{events:#?}"));
     assert_eq!((end["PRIORITY"].as_str(), end["EDGEALLOW_EXIT"].as_str()), ("3", "3"));
@@ -158,10 +159,12 @@ fn json_is_one_object_a_line() {
     let quiet = lab.edgeallow(["sync", "-q", "--log-format", "json", "--list", &list]).expect_ok();
     assert_eq!(quiet.stderr, "");
     lab.write_file("/run/lists/bad", "<html>");
-    let args = ["sync", "-q", "--log-format", "json", "--format", "json", "--list", "/run/lists/bad"];
-    let failed = parse(&lab.edgeallow(args).expect(3).stderr);
-    assert!(failed.len() == 1 && failed[0]["level"] == "ERROR", "{failed:#?}");
-    assert_eq!(failed[0]["fields"]["kind"], "list-not-a-list");
+    for command in ["sync", "fetch"] {
+        let args = [command, "-q", "--log-format", "json", "--list", "/run/lists/bad"];
+        let failed = parse(&lab.edgeallow(args).expect(3).stderr);
+        assert!(failed.len() == 1 && failed[0]["level"] == "ERROR", "{failed:#?}");
+        assert_eq!(failed[0]["fields"]["kind"], "list-not-a-list");
+    }
 }
 
 #[test]
