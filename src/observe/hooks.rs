@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind, Exit, Result, io_reason},
     host::run_hook,
-    report::Report,
+    report::{ReachVerdict, Report},
     source::{self, Webhook},
 };
 
@@ -162,6 +162,9 @@ fn message(report: &Report, host: &str) -> String {
             |e| format!("{}: {}", b.state.as_str(), e.message),
         );
         lines.push(format!("{}: {why}", b.name));
+    }
+    if let Some(reach) = report.reach.as_ref().filter(|r| r.verdict != ReachVerdict::Accepted) {
+        lines.push(format!("reach: {}", reach.verdict.as_str()));
     }
     if let Some(list) = &report.list {
         for (sign, nets) in [('+', &list.added), ('-', &list.removed)] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     error::Exit,
-    report::{BackendReport, BackendState, Report},
+    report::{BackendReport, BackendState, ReachReport, ReachVerdict, Report},
 };
 
 /// Which events these are.
@@ -33,6 +33,7 @@ pub(super) fn tell(report: &Report, took: Duration) {
         );
     }
     report.backends.iter().for_each(|b| backend(command, b));
+    report.reach.iter().for_each(|r| reach(command, r));
     for warning in &report.warnings {
         tracing::warn!(target: TARGET, command, id = warning.id, "{}", warning.message);
     }
@@ -67,6 +68,31 @@ fn backend(command: &str, b: &BackendReport) {
                 tracing::info!(target: TARGET, command, backend = name, step = first_line(&change.preview), "{what}");
             }
         }
+    }
+}
+
+/// Each address and port that isn't open to every range, and what stands in the way.
+fn reach(command: &str, reach: &ReachReport) {
+    let of_all = reach.verdict.as_str();
+    tracing::info!(
+        target: TARGET, command, verdict = of_all, questions = reach.questions.len(), gaps = reach.gaps.len(),
+        "reach: {of_all}"
+    );
+    for q in reach.questions.iter().filter(|q| q.verdict != ReachVerdict::Accepted) {
+        let (verdict, whither) = (q.verdict.as_str(), format!("{} port {}/{}", q.to, q.port, q.protocol));
+        tracing::warn!(
+            target: TARGET, command, verdict, to = q.to, port = q.port, protocol = q.protocol, ranges = q.ranges,
+            accepted = q.accepted, "reach: {whither}: {verdict}; {} of {} ranges get through", q.accepted, q.ranges
+        );
+    }
+    for c in &reach.culprits {
+        let rule = c.place.as_ref().map(|p| format!("{} {} {}", p.family, p.table, p.chain));
+        let mend = c.mend.first();
+        let name = c.name.as_deref().or(c.tool).unwrap_or("this machine");
+        tracing::warn!(
+            target: TARGET, command, verdict = c.verdict.as_str(), tool = c.tool, effect = c.effect, rule, mend,
+            "reach: {name} is in the way: {}", c.effect
+        );
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Exit, Result},
     host::replace_own,
     observe::story,
-    report::{BackendReport, BackendState, Report},
+    report::{BackendReport, BackendState, ReachReport, Report},
 };
 
 /// The file's name in the state folder.
@@ -36,6 +36,7 @@ pub(super) struct Memory {
     pub runs: BTreeMap<String, Runs>,
     pub list: Option<List>,
     pub backends: BTreeMap<String, Backend>,
+    pub reach: Option<Reach>,
     /// How many of each id the last run had.
     pub warnings: BTreeMap<String, usize>,
 }
@@ -73,6 +74,28 @@ pub(super) struct Backend {
     pub drift: bool,
     pub changes: usize,
     pub at: Timestamp,
+}
+
+/// Whether the ranges get through, as it was last judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Reach {
+    pub questions: Vec<Question>,
+    /// What stands in the way, by the tool that it belongs to and what it does to connections.
+    pub culprits: BTreeMap<String, BTreeMap<String, usize>>,
+    pub gaps: usize,
+    pub at: Timestamp,
+}
+
+/// Whether they reach an address and port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Question {
+    pub to: String,
+    pub port: String,
+    pub protocol: String,
+    pub interface: String,
+    pub verdict: String,
+    pub ranges: usize,
+    pub accepted: usize,
 }
 
 /// One process at a time adds to what is remembered: also looks do, which take no lock of a run.
@@ -138,6 +161,10 @@ impl Memory {
         for backend in &report.backends {
             self.backends.insert(backend.name.to_owned(), Backend::of(backend, report, now));
         }
+        // The way of a single packet says nothing of the ranges.
+        if let Some(reach) = report.reach.as_ref().filter(|r| r.traces.is_empty()) {
+            self.reach = Some(Reach::of(reach, now));
+        }
         self.warnings_are(report);
     }
 
@@ -154,8 +181,8 @@ impl Memory {
                 pending: list.pending_removal.len(),
             });
         } else if report.command == "remove" && !report.dry_run && report.exit == Exit::Ok {
-            // Nothing is held any more, so nothing can grow old.
-            self.list = None;
+            // Nothing is held any more, so nothing can grow old, and nobody has to get through.
+            (self.list, self.reach) = (None, None);
         }
     }
 
@@ -177,5 +204,25 @@ impl Backend {
             BackendState::InSync | BackendState::Applied | BackendState::Removed | BackendState::Skipped => false,
         };
         Self { state: story::word(backend.state).to_owned(), drift, changes: backend.changes.len(), at: now }
+    }
+}
+
+impl Reach {
+    fn of(reach: &ReachReport, now: Timestamp) -> Self {
+        let questions = reach.questions.iter().map(|q| Question {
+            to: q.to.clone(),
+            port: q.port.to_string(),
+            protocol: q.protocol.to_owned(),
+            interface: q.interface.clone(),
+            verdict: q.verdict.as_str().to_owned(),
+            ranges: q.ranges,
+            accepted: q.accepted,
+        });
+        let mut culprits: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+        for culprit in &reach.culprits {
+            let of_tool = culprits.entry(culprit.tool.unwrap_or("none").to_owned()).or_default();
+            *of_tool.entry(culprit.verdict.as_str().to_owned()).or_default() += 1;
+        }
+        Self { questions: questions.collect(), culprits, gaps: reach.gaps.len(), at: now }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     backends::Warning,
     error::{Error, ErrorKind, Result},
     host::replace_own,
-    report::{BackendState, Report},
+    report::{BackendState, ReachVerdict, Report},
 };
 
 /// What every file of ours begins with; another file is never replaced.
@@ -103,6 +103,7 @@ fn text(memory: &Memory) -> String {
     runs(&mut page, memory);
     list(&mut page, memory);
     backends(&mut page, memory);
+    reach(&mut page, memory);
     let warnings: Vec<_> = memory.warnings.iter().map(|(id, n)| ([("id", id.as_str())], number(*n))).collect();
     page.many("edgeallow_warnings", Kind::Gauge, "Warnings of the last run, by their id.", &warnings);
     page.text()
@@ -202,6 +203,44 @@ fn backends(page: &mut Page, memory: &Memory) {
         "When a backend was last looked at, since the epoch.",
         &each(&|b| seconds(b.at)),
     );
+}
+
+fn reach(page: &mut Page, memory: &Memory) {
+    let Some(reach) = &memory.reach else { return };
+    let mut verdicts = Vec::new();
+    for q in &reach.questions {
+        for verdict in ReachVerdict::ALL.map(ReachVerdict::as_str) {
+            let labels = [&whither(q)[..], &[("verdict", verdict)]].concat();
+            verdicts.push((labels, f64::from(u8::from(q.verdict == verdict))));
+        }
+    }
+    let help =
+        "How the ranges fare on their way to an address and port: 1 for the worst verdict on any, 0 for the others.";
+    page.many("edgeallow_reach_verdict", Kind::Gauge, help, &verdicts);
+    let each = |value: &dyn Fn(&memory::Question) -> usize| -> Vec<([(&str, &str); 4], f64)> {
+        reach.questions.iter().map(|q| (whither(q), number(value(q)))).collect()
+    };
+    let help = "Ranges that should reach an address and port.";
+    page.many("edgeallow_reach_ranges", Kind::Gauge, help, &each(&|q| q.ranges));
+    let help = "Ranges that reach an address and port as a whole.";
+    page.many("edgeallow_reach_accepted_ranges", Kind::Gauge, help, &each(&|q| q.accepted));
+    let culprits: Vec<_> = reach
+        .culprits
+        .iter()
+        .flat_map(|(tool, verdicts)| verdicts.iter().map(move |(verdict, n)| (tool, verdict, *n)))
+        .map(|(tool, verdict, n)| ([("tool", tool.as_str()), ("verdict", verdict.as_str())], number(n)))
+        .collect();
+    let help =
+        "Rules and policies that stand in the way, by the tool that they belong to and what becomes of connections.";
+    page.many("edgeallow_reach_culprits", Kind::Gauge, help, &culprits);
+    let help = "Things that could not be read when it was judged whether the ranges get through.";
+    page.one("edgeallow_reach_gaps", help, &[(&[][..], number(reach.gaps))]);
+    let help = "When it was last judged whether the ranges get through, since the epoch.";
+    page.one("edgeallow_reach_checked_timestamp_seconds", help, &[(&[][..], seconds(reach.at))]);
+}
+
+fn whither(q: &memory::Question) -> [(&str, &str); 4] {
+    [("to", &q.to), ("port", &q.port), ("protocol", &q.protocol), ("interface", &q.interface)]
 }
 
 /// A count as Prometheus wants it; beyond 2^53 it is no longer exact, which no count here reaches.

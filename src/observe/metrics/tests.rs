@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use super::*;
 use crate::{
     error::Exit,
-    report::{BackendReport, ListReport, PendingReport, SourceReport},
+    report::{
+        BackendReport, CulpritReport, ListReport, PendingReport, QuestionReport, ReachReport, ReachVerdict,
+        SourceReport,
+    },
 };
 
 #[path = "../../../tests/support/exposition.rs"]
@@ -194,6 +197,53 @@ fn only_a_file_of_ours_is_replaced() {
     assert_eq!(write(dir.path()).unwrap_err().id, "metrics-failed");
     let missing = write(&dir.path().join("none/f")).unwrap_err();
     assert!(missing.message.contains("its folder must be there"), "{missing:?}");
+}
+
+#[test]
+fn whether_the_ranges_get_through_is_told_by_port_and_tool() {
+    let question = |port, verdict, accepted| QuestionReport {
+        to: "192.0.2.1".into(),
+        port,
+        protocol: "tcp",
+        interface: "eth0".into(),
+        verdict,
+        ranges: 15,
+        accepted,
+    };
+    let culprit = CulpritReport {
+        verdict: ReachVerdict::Refused,
+        tool: Some("fail2ban"),
+        name: None,
+        effect: "reject",
+        detail: None,
+        packet: "request",
+        place: None,
+        cloudflare_error: None,
+        catches: vec![],
+        mend: vec![],
+    };
+    let mut report = good(BackendState::InSync);
+    report.reach = Some(ReachReport {
+        verdict: ReachVerdict::Refused,
+        questions: vec![question(80, ReachVerdict::Accepted, 15), question(443, ReachVerdict::Refused, 14)],
+        culprits: vec![culprit.clone(), CulpritReport { tool: None, ..culprit }],
+        ..ReachReport::default()
+    });
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &report, 6 * DAY);
+    // A run that fails judges nothing, and what was known stays.
+    let m = write(dir.path(), &bad(), 7 * DAY);
+    let to = |port| [("to", "192.0.2.1"), ("port", port), ("protocol", "tcp"), ("interface", "eth0")];
+    let verdict =
+        |port, verdict| m.value("edgeallow_reach_verdict", &[&to(port)[..], &[("verdict", verdict)]].concat());
+    assert_eq!((verdict("80", "accepted"), verdict("80", "refused")), (1.0, 0.0));
+    assert_eq!((verdict("443", "accepted"), verdict("443", "refused")), (0.0, 1.0));
+    assert_eq!(m.value("edgeallow_reach_ranges", &to("443")), 15.0);
+    assert_eq!(m.value("edgeallow_reach_accepted_ranges", &to("443")), 14.0);
+    for tool in ["fail2ban", "none"] {
+        assert_eq!(m.value("edgeallow_reach_culprits", &[("tool", tool), ("verdict", "refused")]), 1.0);
+    }
+    assert_eq!(m.value("edgeallow_reach_checked_timestamp_seconds", &[]), 518_400.0);
 }
 
 #[test]
