@@ -17,7 +17,7 @@ BINARY := $(TARGET)/release/edgeallow
 # The tests wait for packets that never come most of the time, so more of them run at once than there are processors.
 export RUST_TEST_THREADS ?= 8
 
-SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh
+SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh
 COMMANDS := sync status verify remove fetch backends completions man
 
 .PHONY: help demo test test-all oracle lint bench install setup build

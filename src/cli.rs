@@ -70,6 +70,12 @@ pub struct Global {
     /// Say nothing on stderr but errors, and on stdout only what changed or needs attention
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     pub quiet: bool,
+    /// Where logs go: to people on stderr, as JSON on stderr, or with fields to the journal or to syslog
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogFormat::Auto, help_heading = "Global options")]
+    pub log_format: LogFormat,
+    /// Whether stderr is a log for machines, so that nothing else may be written there. Not a flag: found out at the start.
+    #[arg(skip)]
+    pub stderr_is_a_log: bool,
 }
 
 impl Global {
@@ -87,6 +93,21 @@ pub enum Format {
     Human,
     /// One JSON object, for programs.
     Json,
+}
+
+/// Where logs go, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// To the journal in a systemd service, else for people.
+    Auto,
+    /// Lines on stderr, for people.
+    Human,
+    /// One JSON object a line on stderr.
+    Json,
+    /// Fields to the journal; to syslog where there is none.
+    Journal,
+    /// To the local syslog.
+    Syslog,
 }
 
 /// When to use colours.
@@ -142,6 +163,14 @@ pub struct Lists {
     pub allow_shrink: bool,
 }
 
+/// What is told to a monitoring system.
+#[derive(Debug, Args)]
+pub struct Monitoring {
+    /// Write metrics for Prometheus to this file, for node_exporter's textfile collector [default: as configured]
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+}
+
 /// `edgeallow sync`
 #[derive(Debug, Args)]
 pub struct Sync {
@@ -163,6 +192,9 @@ pub struct Sync {
     /// Exit with 7 if Cloudflare is still refused afterwards, or if that can't be told
     #[arg(long)]
     pub require_reach: bool,
+    /// Metrics.
+    #[command(flatten)]
+    pub monitoring: Monitoring,
 }
 
 /// `edgeallow status`
@@ -174,6 +206,9 @@ pub struct Status {
     /// The list.
     #[command(flatten)]
     pub lists: Lists,
+    /// Metrics.
+    #[command(flatten)]
+    pub monitoring: Monitoring,
 }
 
 /// `edgeallow verify`
@@ -194,6 +229,9 @@ pub struct Verify {
     /// The list.
     #[command(flatten)]
     pub lists: Lists,
+    /// Metrics.
+    #[command(flatten)]
+    pub monitoring: Monitoring,
 }
 
 /// `edgeallow remove`
@@ -205,6 +243,9 @@ pub struct Remove {
     /// Only this backend; may be given several times [default: every one]
     #[arg(long = "backend", value_name = "NAME")]
     pub backends: Vec<String>,
+    /// Metrics.
+    #[command(flatten)]
+    pub monitoring: Monitoring,
 }
 
 /// `edgeallow fetch`

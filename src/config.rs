@@ -2,7 +2,11 @@
 //!
 //! Belongs here: what can be set, and what is refused, with line and suggestion. Does not: what follows from it.
 
-use std::{collections::BTreeSet, fmt, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de};
@@ -11,6 +15,7 @@ use crate::{
     allowlist::{Policy, Prefixes, parse},
     backends::{firewalld::FirewalldConfig, iptables::IptablesConfig, nftables::NftablesConfig},
     error::{Error, ErrorKind, Result, io_reason},
+    observe::hooks::HookConfig,
     plan::Protocol,
     source::SourceConfig,
 };
@@ -38,6 +43,12 @@ pub struct Config {
     /// How long a range must have vanished before it is removed.
     #[serde(deserialize_with = "duration")]
     pub removal_grace: SignedDuration,
+    /// Where runs that act write metrics for Prometheus.
+    pub metrics: Option<PathBuf>,
+    /// `[on_change]`: told when a run has changed something.
+    pub on_change: HookConfig,
+    /// `[on_failure]`: told when a run has failed.
+    pub on_failure: HookConfig,
     /// `[source]`
     pub source: SourceConfig,
     /// `[limits]`
@@ -97,6 +108,9 @@ impl Default for Config {
             extra: Prefixes::default(),
             verify: true,
             removal_grace: SignedDuration::from_hours(24),
+            metrics: None,
+            on_change: HookConfig::default(),
+            on_failure: HookConfig::default(),
             source: SourceConfig::default(),
             limits: Limits::default(),
             nftables: NftablesConfig::default(),
@@ -138,6 +152,8 @@ impl Config {
             let (mut message, mut hint) = explain(&message);
             if message.starts_with("invalid type") || message.starts_with("invalid value") {
                 let written = line.and_then(|n| text.lines().nth(n - 1)).unwrap_or_default().trim();
+                // The address of a webhook is as good as a password.
+                let written = if written.contains("://") { key_of(written) } else { written };
                 message = format!("`{written}`: {message}");
                 hint = hint.or_else(|| Some("examples/config.toml shows every key with its default".to_owned()));
             }
@@ -151,7 +167,9 @@ impl Config {
             let what = format!("{name}: `backends` is empty, so nothing would be opened");
             return Err(Error::new(ErrorKind::Config, what).hint("write `backends = [\"auto\"]`, or names"));
         }
-        config.source.check().map_err(|e| Error { message: format!("{name}: {}", e.message), ..e })?;
+        let hooks = config.on_change.check("on_change").and_then(|()| config.on_failure.check("on_failure"));
+        let checked = hooks.and_then(|()| config.source.check());
+        checked.map_err(|e| Error { message: format!("{name}: {}", e.message), ..e })?;
         Ok(config)
     }
 
@@ -170,6 +188,10 @@ impl Config {
             allow_shrink,
         }
     }
+}
+
+fn key_of(line: &str) -> &str {
+    line.split_once('=').map_or("this line", |(key, _)| key.trim())
 }
 
 /// serde's "unknown field `prots`, expected one of `ports`, …" as a sentence and a suggestion.

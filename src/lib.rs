@@ -19,6 +19,7 @@
 //! - [`host`]: the only code that spawns a program, writes a file or talks netlink.
 //! - [`reach`]: whether Cloudflare gets through, from a picture of the packet filters. Pure.
 //! - [`report`]: what is said, human or JSON, from one value.
+//! - [`observe`]: logs, metrics and hooks, from that same value.
 //! - [`cli`], [`commands`], [`config`]: what the operator says.
 
 pub mod allowlist;
@@ -31,6 +32,7 @@ pub mod engine;
 pub mod error;
 pub mod host;
 pub mod nft;
+pub mod observe;
 pub mod plan;
 pub mod reach;
 pub mod report;

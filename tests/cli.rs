@@ -163,6 +163,13 @@ fn the_example_configuration_holds_the_defaults() {
 }
 
 #[test]
+fn the_examples_of_hooks_are_configurations() {
+    let text = include_str!("../examples/hooks/config.toml");
+    let config = edgeallow::config::Config::parse(text, "examples/hooks/config.toml").unwrap();
+    assert!(config.on_change.webhook_file.is_some() && config.on_failure.command.len() == 2);
+}
+
+#[test]
 fn a_state_of_a_newer_edgeallow_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("state")).unwrap();

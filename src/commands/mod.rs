@@ -14,37 +14,39 @@ mod verify;
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     backends::AnyBackend,
-    cli::{Cli, Color, Command, Format, Global, Refused},
+    cli::{Cli, Color, Command, Format, Global, Monitoring, Refused},
     config::Config,
     engine::{state::Store, sync::Session},
     error::{Error, ErrorKind, Exit, Result},
     host::Machine,
+    observe,
     report::{ErrorReport, Report, human, progress::Progress},
 };
 
 /// Runs a command and returns the process's exit status.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
     match global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
-    logs(&global);
+    global.stderr_is_a_log = observe::logs::init(&global);
     let exit = match command {
-        Command::Sync(args) => reported(&global, "sync", &args.backends, |s| sync::run(s, &args)),
-        Command::Status(args) => reported(&global, "status", &[], |s| status::run(s, &args)),
-        Command::Verify(args) => reported(&global, "verify", &[], |s| verify::run(s, &args)),
-        Command::Remove(args) => reported(&global, "remove", &args.backends, |s| remove::run(s, &args)),
+        Command::Sync(args) => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args)),
+        Command::Status(args) => reported(&global, "status", &[], &args.monitoring, |s| status::run(s, &args)),
+        Command::Verify(args) => reported(&global, "verify", &[], &args.monitoring, |s| verify::run(s, &args)),
+        Command::Remove(args) => {
+            reported(&global, "remove", &args.backends, &args.monitoring, |s| remove::run(s, &args))
+        }
         Command::Fetch(args) => with_session(&global, &[], |s| fetch::run(s, &args))
             .and_then(|list| fetch::print(&global, &list?))
             .unwrap_or_else(|e| fail(&global, "fetch", &e)),
@@ -69,27 +71,6 @@ pub fn refuse(refused: &Refused) -> ExitCode {
     // There is nobody left to tell if this fails.
     let _ = wrote;
     ExitCode::from(error.kind.exit() as u8)
-}
-
-fn logs(global: &Global) {
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (_, 0) => LevelFilter::WARN,
-        (_, 1) => LevelFilter::INFO,
-        (..) => LevelFilter::DEBUG,
-    };
-    let colour = match global.color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .without_time()
-        .init();
 }
 
 /// Works with everything that a command needs. What is going on is shown until it returns, so nothing is printed inside.
@@ -117,13 +98,34 @@ fn reported(
     global: &Global,
     command: &'static str,
     named: &[String],
+    monitoring: &Monitoring,
     work: impl FnOnce(&Session<'_>) -> Report,
 ) -> Exit {
-    match with_session(global, named, work) {
-        Ok(report) => print(global, &report),
+    let began = Instant::now();
+    let after = |config: Option<&Config>, progress: &dyn Fn(&str), report: &mut Report| {
+        let run = observe::Run {
+            metrics: monitoring.metrics.as_deref(),
+            state_dir: &global.state_dir,
+            config,
+            offline: global.offline,
+            now: Timestamp::now(),
+            took: began.elapsed(),
+            progress,
+        };
+        observe::after(&run, report);
+    };
+    let done = with_session(global, named, |session| {
+        let mut report = work(session);
+        after(Some(session.config), session.progress, &mut report);
+        report
+    });
+    let report = done.unwrap_or_else(|e| {
         // The same shape as any other report of this command.
-        Err(e) => print(global, &Report::failed(command, &e)),
-    }
+        let mut report = Report::failed(command, &e);
+        after(None, &|_| {}, &mut report);
+        report
+    });
+    print(global, &report)
 }
 
 /// Prints a report in the chosen format.
@@ -136,7 +138,10 @@ fn print(global: &Global, report: &Report) -> Exit {
                 &human::Style { width: width(), quiet: global.quiet, verbose: global.verbose > 0 },
             );
             let (out, err) = text;
-            write!(anstream::stderr(), "{err}").ok();
+            // A log has been told already.
+            if !global.stderr_is_a_log {
+                write!(anstream::stderr(), "{err}").ok();
+            }
             write!(anstream::stdout(), "{out}").map_err(|e| unwritable(&e))
         }
     };
@@ -165,6 +170,8 @@ fn fail(global: &Global, command: &'static str, e: &Error) -> Exit {
     if global.format == Format::Json {
         // There is nobody left to tell if this fails.
         let _ = json(&bare(Some(command), e));
+    } else if global.stderr_is_a_log {
+        tracing::error!(command, kind = e.kind.as_str(), hint = e.hint, "{command} failed: {}", e.message);
     } else {
         let _ = write!(anstream::stderr(), "{}", human::error(&e.into(), width()));
     }

@@ -290,7 +290,7 @@ fn digest_of(bytes: &[u8]) -> Digest {
 }
 
 /// Makes the state folder, readable by everybody: nothing in it is secret.
-pub(super) fn make_folder(dir: &Path) -> Result<()> {
+pub(crate) fn make_folder(dir: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)

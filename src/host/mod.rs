@@ -16,11 +16,13 @@ use std::{
 };
 
 mod files;
+mod hook;
 pub mod look_only;
 mod machine;
 mod spawn;
 
 pub use files::replace_own;
+pub use hook::{Ended, run_hook};
 pub use machine::Machine;
 pub mod netlink;
 

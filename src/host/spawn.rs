@@ -19,7 +19,7 @@ use super::Output;
 use crate::error::{Error, ErrorKind, Result, io_reason};
 
 /// Where programs are looked for: the caller's PATH is not to be trusted with root's firewall.
-const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+pub(super) const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 pub(super) fn find(name: &str) -> Option<PathBuf> {
     let executable = |p: &PathBuf| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);

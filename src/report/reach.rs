@@ -23,6 +23,9 @@ pub enum ReachVerdict {
 }
 
 impl ReachVerdict {
+    /// Every verdict there is.
+    pub const ALL: [Self; 4] = [Self::Accepted, Self::Throttled, Self::Unknown, Self::Refused];
+
     /// The word for people.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -142,6 +142,19 @@ pub enum BackendState {
 }
 
 impl BackendState {
+    /// Every state there is.
+    pub const ALL: [Self; 9] = [
+        Self::InSync,
+        Self::Planned,
+        Self::Applied,
+        Self::Removed,
+        Self::Undone,
+        Self::Pending,
+        Self::Skipped,
+        Self::Unusable,
+        Self::Failed,
+    ];
+
     /// The word for people.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -29,13 +29,25 @@ impl Clients {
     /// # Errors
     /// `config` if `ca_file` can't be read or holds no certificate.
     pub fn new(config: &SourceConfig) -> Result<Self> {
+        Self::with(config, || redirect::Policy::custom(follow))
+    }
+
+    /// The same, which follow no redirect at all: what is sent must not go anywhere else, nor be lost on the way.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn straight(config: &SourceConfig) -> Result<Self> {
+        Self::with(config, redirect::Policy::none)
+    }
+
+    fn with(config: &SourceConfig, redirects: impl Fn() -> redirect::Policy) -> Result<Self> {
         let tls = tls(config)?;
         let build = |tls: ClientConfig, proxied: bool| {
             let builder = Client::builder()
                 .user_agent(concat!("edgeallow/", env!("CARGO_PKG_VERSION")))
                 .tls_backend_preconfigured(tls)
                 .connect_timeout(config.connect_timeout)
-                .redirect(redirect::Policy::custom(follow))
+                .redirect(redirects())
                 .referer(false)
                 .retry(reqwest::retry::never())
                 .http1_only();

@@ -100,7 +100,7 @@ pub(super) fn shown(url: &Url) -> String {
 }
 
 /// A length of time: a number of seconds, or text with a unit such as `"10s"`, `"500ms"`, `"1m 30s"`.
-fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected a number of seconds or a length of time such as \"10s\"")]
     enum Form {

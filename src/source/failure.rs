@@ -69,6 +69,11 @@ impl Failure {
         Self::new(ErrorKind::FetchStatus, what, "a cache between this machine and the server may be at fault")
     }
 
+    /// What happened, without the address.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     /// The verdict after the last attempt.
     pub fn into_fault(self, url: &Url, attempts: u32) -> Fault {
         let times = if attempts > 1 { format!(" ({attempts} attempts)") } else { String::new() };
@@ -215,7 +220,8 @@ fn reason(error: &reqwest::Error) -> String {
     text::clean(words.trim_start_matches("failed to lookup address information: "))
 }
 
-fn seconds(time: Duration) -> String {
+/// A length of time for people.
+pub(crate) fn seconds(time: Duration) -> String {
     if time.subsec_millis() == 0 { format!("{} s", time.as_secs()) } else { format!("{} ms", time.as_millis()) }
 }
 

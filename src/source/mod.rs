@@ -1,4 +1,4 @@
-//! Where lists come from: the only code that opens a client socket for them.
+//! Where lists come from, and where news goes: the only code that opens a client socket.
 //!
 //! [`fetch`] asks Cloudflare's JSON API, and the two text lists where the API can't be reached. A source that can't be
 //! *reached* makes way for the next; a source that answers with something that is not a list ends the search, for then
@@ -15,6 +15,7 @@ mod client;
 mod config;
 mod failure;
 pub mod json;
+mod post;
 mod request;
 pub mod text;
 
@@ -25,6 +26,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use config::SourceConfig;
+pub(crate) use config::duration;
+pub(crate) use failure::seconds;
+pub use post::{Webhook, post};
 
 use self::{client::Clients, request::Answer};
 use crate::error::{Error, ErrorKind, Result};

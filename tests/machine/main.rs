@@ -7,6 +7,8 @@
 mod above;
 #[path = "../conformance/mod.rs"]
 mod conformance;
+#[path = "../support/exposition.rs"]
+mod exposition;
 #[cfg(feature = "fault-injection")]
 #[path = "../faults/mod.rs"]
 mod faults;
@@ -15,6 +17,8 @@ mod hosts;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod lab_itself;
+#[path = "../observability/mod.rs"]
+mod observability;
 #[path = "../oracle/mod.rs"]
 mod oracle;
 #[path = "../packets/mod.rs"]

@@ -1,0 +1,9 @@
+#!/bin/sh
+# mail.sh ADDRESS: mails what edgeallow did. For [on_change] and [on_failure] in /etc/edgeallow/config.toml:
+#
+#   command = ["/usr/local/lib/edgeallow/mail.sh", "root"]
+#
+# The JSON report comes on standard input; what happened is in the environment.
+set -eu
+
+exec mail -s "edgeallow: $EDGEALLOW_EVENT on $(uname -n) ($EDGEALLOW_COMMAND, status $EDGEALLOW_EXIT_STATUS)" "$1"

@@ -1,0 +1,275 @@
+//! Hooks: the operator's own command and webhook, told when a run has changed something or failed.
+//!
+//! Belongs here: when they are told, and what. Does not: running a program ([`crate::host`]), the request
+//! ([`crate::source`]).
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+use super::{Run, story};
+use crate::{
+    backends::Warning,
+    config::Config,
+    error::{Error, ErrorKind, Exit, Result, io_reason},
+    host::run_hook,
+    report::{ReachVerdict, Report},
+    source::{self, Webhook},
+};
+
+/// `[on_change]` and `[on_failure]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HookConfig {
+    /// A program and its arguments; no shell. It gets the JSON report on standard input.
+    pub command: Vec<String>,
+    /// Where to send a Slack-compatible message.
+    pub webhook: Option<Webhook>,
+    /// A file that holds the address of the webhook, which is as good as a password.
+    pub webhook_file: Option<PathBuf>,
+    /// How long each of the two may take.
+    #[serde(deserialize_with = "crate::source::duration")]
+    pub timeout: Duration,
+}
+
+impl Default for HookConfig {
+    fn default() -> Self {
+        Self { command: Vec::new(), webhook: None, webhook_file: None, timeout: Duration::from_secs(30) }
+    }
+}
+
+impl HookConfig {
+    /// Whether the settings make sense. Reads no file. `section` is what they stand under.
+    ///
+    /// # Errors
+    /// `config`, without the webhook's address.
+    pub fn check(&self, section: &str) -> Result<()> {
+        let wrong = |what: String| Err(Error::new(ErrorKind::Config, format!("{section}.{what}")));
+        if self.command.first().is_some_and(String::is_empty) {
+            return wrong("command begins with an empty word: the program's name is missing".into());
+        }
+        if self.command.iter().any(|word| word.contains('\0')) {
+            return wrong("command has a NUL character in it".into());
+        }
+        if self.webhook.is_some() && self.webhook_file.is_some() {
+            return wrong("webhook and webhook_file are both set: leave one out".into());
+        }
+        if self.timeout.is_zero() {
+            return wrong("timeout is 0: nothing is done in no time".into());
+        }
+        self.webhook
+            .as_ref()
+            .map_or(Ok(()), Webhook::check)
+            .map_err(|e| Error { message: format!("{section}.webhook {}", e.message), ..e })
+    }
+
+    fn webhook(&self) -> Result<Option<Webhook>> {
+        let Some(path) = &self.webhook_file else { return Ok(self.webhook.clone()) };
+        let wrong = |why: &str| Error::new(ErrorKind::Config, format!("webhook_file {} {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(&format!("can't be read: {}", io_reason(&e))))?;
+        let webhook = Webhook::new(&text);
+        webhook.check().map_err(|e| wrong(&e.message.replacen("is not", "doesn't hold", 1)))?;
+        Ok(Some(webhook))
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Change,
+    Failure,
+}
+
+/// Tells whoever wants to know of this run. Returns what went wrong with that, as warnings.
+///
+/// Only runs that act are told of: `sync` and `remove`, and not their dry runs. A run that found another one at work is
+/// no failure: that one tells of itself.
+pub fn run(config: &Config, run: &Run<'_>, report: &Report) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if report.dry_run {
+        return warnings;
+    }
+    let failed = !matches!(report.exit, Exit::Ok | Exit::Pending | Exit::Locked);
+    let both = [(report.changed, Event::Change, &config.on_change), (failed, Event::Failure, &config.on_failure)];
+    for (_, event, hook) in both.into_iter().filter(|(happened, ..)| *happened) {
+        let name = if event == Event::Change { "on_change" } else { "on_failure" };
+        if !hook.command.is_empty() {
+            (run.progress)(&format!("running the {name} command"));
+            if let Err(why) = command(hook, event, report) {
+                warnings.push(Warning::new("hook-failed", format!("the {name} command failed: {why}")));
+            }
+        }
+        let hooked = hook.webhook.is_some() || hook.webhook_file.is_some();
+        if hooked && run.offline {
+            let what = format!("--offline: the {name} webhook was not told");
+            warnings.push(Warning::new("hook-skipped", what));
+        } else if hooked {
+            (run.progress)(&format!("telling the {name} webhook"));
+            if let Err(e) = webhook(hook, config, report) {
+                warnings.push(Warning::new("hook-failed", format!("the {name} webhook failed: {}", e.message)));
+            }
+        }
+    }
+    warnings
+}
+
+fn command(hook: &HookConfig, event: Event, report: &Report) -> Result<(), String> {
+    let json = serde_json::to_vec(report).map_err(|e| format!("the report can't be written as JSON: {e}"))?;
+    let event = if event == Event::Change { "change" } else { "failure" };
+    let env = [
+        ("EDGEALLOW_EVENT", event.to_owned()),
+        ("EDGEALLOW_COMMAND", report.command.to_owned()),
+        ("EDGEALLOW_EXIT_STATUS", (report.exit as u8).to_string()),
+    ];
+    let ended = run_hook(&hook.command, &env, &json, hook.timeout).map_err(|e| e.message)?;
+    let end = match ended.status {
+        Some(0) => {
+            tracing::debug!(hook = hook.command[0], "it said: {}", ended.said);
+            return Ok(());
+        }
+        Some(status) => format!("{} ended with status {status}", hook.command[0]),
+        None => format!("{} was ended by a signal", hook.command[0]),
+    };
+    Err(if ended.said.is_empty() { end } else { format!("{end}: {}", ended.said) })
+}
+
+fn webhook(hook: &HookConfig, config: &Config, report: &Report) -> Result<()> {
+    let Some(webhook) = hook.webhook()? else { return Ok(()) };
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let body = serde_json::json!({ "text": message(report, host.trim()) }).to_string();
+    source::post(&config.source, &webhook, body, hook.timeout)
+}
+
+/// The most lines of each kind in a message: somebody reads it on a telephone.
+const LINES: usize = 8;
+
+/// A report as a short message in Slack's notation.
+fn message(report: &Report, host: &str) -> String {
+    let exit = report.exit as u8;
+    let changes = story::changes(report);
+    let end = match (exit, report.changed) {
+        (0, true) => format!("{changes} change{} made and confirmed", if changes == 1 { "" } else { "s" }),
+        (_, true) => format!("failed with exit status {exit}, after {changes} changes"),
+        (_, false) => format!("failed with exit status {exit}"),
+    };
+    let mut lines = vec![format!("edgeallow {} on {host}: {end}", report.command)];
+    if let Some(e) = &report.error {
+        lines.push(format!("error: {}", e.message));
+    }
+    for b in report.backends.iter().filter(|b| b.changed || b.error.is_some()) {
+        let why = b.error.as_ref().map_or_else(
+            || format!("{} ({} changes)", b.state.as_str(), b.changes.len()),
+            |e| format!("{}: {}", b.state.as_str(), e.message),
+        );
+        lines.push(format!("{}: {why}", b.name));
+    }
+    if let Some(reach) = report.reach.as_ref().filter(|r| r.verdict != ReachVerdict::Accepted) {
+        lines.push(format!("reach: {}", reach.verdict.as_str()));
+    }
+    if let Some(list) = &report.list {
+        for (sign, nets) in [('+', &list.added), ('-', &list.removed)] {
+            if !nets.is_empty() {
+                let more = nets.len().saturating_sub(LINES);
+                let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+                lines.push(format!("{sign} {}{rest}", nets[..nets.len() - more].join(" ")));
+            }
+        }
+    }
+    let warnings = report.warnings.iter().take(LINES);
+    lines.extend(warnings.map(|w| format!("warning: {} [{}]", w.message, w.id)));
+    // Slack takes these three for its own: its documentation, "Escaping text".
+    lines.join("\n").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{BackendReport, BackendState, ListReport};
+
+    fn report() -> Report {
+        let mut report = Report::blank("sync", false);
+        report.changed = true;
+        report.exit = Exit::Backend;
+        report.list = Some(ListReport {
+            added: (0..10).map(|n| format!("198.51.{n}.0/24")).collect(),
+            removed: vec!["2001:db8::/32".into()],
+            pending_removal: vec![],
+        });
+        let error = Error::new(ErrorKind::Program, "ufw said <no> & left");
+        report.backends = vec![
+            BackendReport { changed: true, ..BackendReport::idle("nftables", BackendState::Applied, None) },
+            BackendReport { error: Some((&error).into()), ..BackendReport::idle("ufw", BackendState::Undone, None) },
+            BackendReport::idle("csf", BackendState::Skipped, None),
+        ];
+        report.warnings = vec![Warning::new("list-old", "the list is 9 days old")];
+        report
+    }
+
+    #[test]
+    fn a_message_is_short_and_escaped() {
+        assert_eq!(
+            message(&report(), "web1"),
+            "edgeallow sync on web1: failed with exit status 4, after 0 changes\n\
+             nftables: applied (0 changes)\n\
+             ufw: undone: ufw said &lt;no&gt; &amp; left\n\
+             + 198.51.0.0/24 198.51.1.0/24 198.51.2.0/24 198.51.3.0/24 198.51.4.0/24 198.51.5.0/24 198.51.6.0/24 \
+             198.51.7.0/24 and 2 more\n\
+             - 2001:db8::/32\n\
+             warning: the list is 9 days old [list-old]"
+        );
+    }
+
+    #[test]
+    fn which_runs_are_told_of() {
+        let touch = |dir: &std::path::Path, name: &str| HookConfig {
+            command: vec!["/bin/sh".into(), "-c".into(), format!("echo x >>{}", dir.join(name).display())],
+            ..HookConfig::default()
+        };
+        for (changed, exit, dry_run, told) in [
+            (true, Exit::Ok, false, "c"),
+            (true, Exit::Ok, true, ""),
+            (false, Exit::Ok, false, ""),
+            (false, Exit::Pending, false, ""),
+            (false, Exit::Locked, false, ""),
+            (false, Exit::List, false, "f"),
+            (false, Exit::Refused, false, "f"),
+            (false, Exit::Usage, false, "f"),
+            (true, Exit::Backend, false, "cf"),
+            (false, Exit::Backend, true, ""),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let config =
+                Config { on_change: touch(dir.path(), "c"), on_failure: touch(dir.path(), "f"), ..Config::default() };
+            let report = Report { changed, exit, dry_run, ..report() };
+            let around = Run {
+                metrics: None,
+                state_dir: dir.path(),
+                config: Some(&config),
+                offline: true,
+                now: jiff::Timestamp::UNIX_EPOCH,
+                took: Duration::ZERO,
+                progress: &|_| {},
+            };
+            assert_eq!(run(&config, &around, &report), []);
+            let found: String = ["c", "f"].into_iter().filter(|n| dir.path().join(n).exists()).collect();
+            assert_eq!(found, told, "{changed} {exit:?} {dry_run}");
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_without_the_secret() {
+        for (text, words) in [
+            ("command = ['']", "name is missing"),
+            ("webhook = 'http://hooks.example/secret'", "on_change.webhook is not the address"),
+            ("webhook = 'https://hooks.example/secret'\nwebhook_file = '/x'", "both"),
+            ("timeout = 0", "no time"),
+        ] {
+            let config: HookConfig = toml::from_str(text).unwrap();
+            let error = config.check("on_change").unwrap_err();
+            assert!(error.message.contains(words) && !format!("{error:?}").contains("secret"), "{error:?}");
+        }
+        let config: HookConfig = toml::from_str("webhook_file = '/no/such/file'").unwrap();
+        assert_eq!(config.check("on_change"), Ok(()));
+        assert!(config.webhook().unwrap_err().message.contains("/no/such/file can't be read"));
+    }
+}

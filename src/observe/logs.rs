@@ -1,0 +1,147 @@
+//! Where logs go, and in which form.
+//!
+//! Belongs here: choosing a form and setting it up. Does not: what is logged.
+
+use std::io::{self, IsTerminal as _};
+
+use rustix::fs::fstat;
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+use super::{story, syslog};
+use crate::{
+    cli::{Color, Global, LogFormat},
+    error::io_reason,
+};
+
+/// Sets up logging for this process, once.
+///
+/// `auto` is for people, except under systemd, where standard error is the journal: then fields go there. Where the
+/// journal is asked for and there is none, syslog gets what it would have got; where there is neither, standard error.
+///
+/// Returns whether standard error is a log for machines now, which gets every error as an event: JSON, or the journal.
+#[must_use]
+pub fn init(global: &Global) -> bool {
+    let asked = match global.log_format {
+        LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journal,
+        LogFormat::Auto => LogFormat::Human,
+        asked => asked,
+    };
+    let mut missing = Vec::new();
+    let layer = layer(asked, global, &mut missing);
+    // Only a second call could fail, and there is none.
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+    let complete = missing.is_empty();
+    // That systemd's own journal can't be reached from within a service is the operator's choice.
+    if global.log_format != LogFormat::Auto {
+        for what in missing {
+            tracing::warn!("{what}");
+        }
+    }
+    // The journal that was asked for need not be where standard error leads to: cron mails that.
+    asked == LogFormat::Json || (asked == LogFormat::Journal && complete && stderr_is_the_journal())
+}
+
+type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
+
+fn layer(format: LogFormat, global: &Global, missing: &mut Vec<String>) -> Boxed {
+    // A log that is kept tells the whole story, however quiet the run is to be for the one who started it.
+    let kept = if global.verbose > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    match format {
+        LogFormat::Journal => match tracing_journald::layer() {
+            Ok(journal) => {
+                use tracing_journald::{Priority, PriorityMappings};
+                let priorities = PriorityMappings {
+                    error: Priority::Error,
+                    warn: Priority::Warning,
+                    info: Priority::Informational,
+                    debug: Priority::Debug,
+                    trace: Priority::Debug,
+                };
+                journal
+                    .with_field_prefix(Some("EDGEALLOW".to_owned()))
+                    .with_syslog_identifier("edgeallow".to_owned())
+                    .with_priority_mappings(priorities)
+                    .with_filter(kept)
+                    .boxed()
+            }
+            Err(e) => {
+                missing.push(format!("the journal can't be reached ({}), so logs go elsewhere", io_reason(&e)));
+                layer(LogFormat::Syslog, global, missing)
+            }
+        },
+        LogFormat::Syslog => match syslog::Syslog::connect() {
+            Ok(syslog) => tracing_subscriber::fmt::layer()
+                .with_writer(syslog)
+                .with_ansi(false)
+                .with_level(false)
+                .with_target(false)
+                .without_time()
+                .with_filter(kept)
+                .boxed(),
+            Err(e) => {
+                let what = format!("syslog can't be reached at {} ({})", syslog::PATH, io_reason(&e));
+                missing.push(format!("{what}, so logs go to standard error"));
+                layer(LogFormat::Human, global, missing)
+            }
+        },
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .with_writer(io::stderr)
+            .with_filter(if global.quiet { LevelFilter::ERROR } else { kept })
+            .boxed(),
+        LogFormat::Human | LogFormat::Auto => tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(colour(global.color))
+            .with_target(false)
+            .without_time()
+            // The report says the same to the same reader.
+            .with_filter(Targets::new().with_default(level(global)).with_target(story::TARGET, LevelFilter::OFF))
+            .boxed(),
+    }
+}
+
+const fn level(global: &Global) -> LevelFilter {
+    match (global.quiet, global.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (_, 0) => LevelFilter::WARN,
+        (_, 1) => LevelFilter::INFO,
+        (..) => LevelFilter::DEBUG,
+    }
+}
+
+fn colour(asked: Color) -> bool {
+    match asked {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+    }
+}
+
+/// Whether standard error is connected to the journal: systemd.exec(5), `$JOURNAL_STREAM`, names its device and inode.
+fn stderr_is_the_journal() -> bool {
+    let (Some(stream), Ok(stat)) = (std::env::var_os("JOURNAL_STREAM"), fstat(io::stderr())) else { return false };
+    stream.to_str().is_some_and(|s| is_stream(s, stat.st_dev, stat.st_ino))
+}
+
+fn is_stream(stream: &str, device: u64, inode: u64) -> bool {
+    let parts = stream.split_once(':').map(|(dev, ino)| (dev.parse::<u64>(), ino.parse::<u64>()));
+    parts == Some((Ok(device), Ok(inode)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_stream_is_one_device_and_inode() {
+        assert!(is_stream("9:1234", 9, 1234));
+        for other in ["9:1235", "8:1234", "9", "", ":", "9:1234:1", "9: 1234", "x:y"] {
+            assert!(!is_stream(other, 9, 1234), "{other}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What goes out beside the report: logs, metrics, hooks.
+//!
+//! All of it happens when the work is done, the state saved and the lock released, and none of it can change what came
+//! of the run: what goes wrong here is a warning in the report, and the exit status stays what it is.
+//!
+//! Belongs here: what is told to machines and people who are not at the terminal. Does not: the facts, all of which are
+//! in the [`Report`]; spawning and writing ([`crate::host`]), connections ([`crate::source`]).
+
+pub mod hooks;
+pub mod logs;
+pub mod metrics;
+mod story;
+mod syslog;
+
+use std::{path::Path, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{config::Config, report::Report};
+
+/// What is known of a run besides its report.
+pub struct Run<'a> {
+    /// Where the command line wants the metrics.
+    pub metrics: Option<&'a Path>,
+    /// Where what the metrics remember lies.
+    pub state_dir: &'a Path,
+    /// The configuration, if it could be read.
+    pub config: Option<&'a Config>,
+    /// Whether no network connection may be opened.
+    pub offline: bool,
+    /// When it ended.
+    pub now: Timestamp,
+    /// How long it took.
+    pub took: Duration,
+    /// Told what is going on.
+    pub progress: &'a dyn Fn(&str),
+}
+
+/// Tells of a run that has ended: writes the metrics, runs the hooks, and logs what came of it all. Warnings of its own
+/// are added to the report; nothing else in it changes.
+pub fn after(run: &Run<'_>, report: &mut Report) {
+    let file = run.metrics.or_else(|| {
+        // What the configuration names is fed by runs that act; a look by somebody else must not need root for it.
+        let config = run.config.filter(|_| !report.dry_run)?;
+        config.metrics.as_deref()
+    });
+    // Written before the hooks are run, which may take their time and are not always let.
+    let mut metrics = file.map(|file| metrics::Metrics::record(file, run, report));
+    if let Some(warning) = metrics.as_ref().and_then(|m| m.write().err()) {
+        report.warnings.push(warning);
+    }
+    let failed = run.config.map(|config| hooks::run(config, run, report)).unwrap_or_default();
+    if !failed.is_empty() {
+        report.warnings.extend(failed);
+        if let Some(metrics) = &mut metrics {
+            metrics.warnings_are(report);
+            // If it can't be written, that has been said.
+            let _ = metrics.write();
+        }
+    }
+    story::tell(report, run.took);
+}

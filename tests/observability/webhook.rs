@@ -1,0 +1,163 @@
+//! The webhook: told in Slack's words, and unable to do harm to the run.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{SECRET, configure, done, host, sync_to, warnings};
+use crate::lab::Lab;
+
+/// A web server on the host's loopback that answers every request with the same bytes, or with silence.
+struct Server {
+    address: SocketAddr,
+    requests: Receiver<(String, String)>,
+}
+
+impl Server {
+    fn start(lab: &Lab, answer: Option<String>) -> Self {
+        // The socket is in the lab's network, whichever thread accepts.
+        let listener = lab.inside(|| TcpListener::bind("127.0.0.1:0")).expect("a port on loopback");
+        let address = listener.local_addr().expect("it has an address");
+        let (sender, requests) = channel();
+        // It ends with the test process: the lab may be gone before.
+        thread::spawn(move || {
+            for mut connection in listener.incoming().flatten() {
+                if let Some(request) = request(&mut connection) {
+                    let _ = sender.send(request);
+                }
+                match &answer {
+                    Some(answer) => drop(connection.write_all(answer.as_bytes())),
+                    None => thread::sleep(Duration::from_secs(20)),
+                }
+            }
+        });
+        Self { address, requests }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/services/{SECRET}", self.address)
+    }
+}
+
+/// Head and body of a request.
+fn request(connection: &mut TcpStream) -> Option<(String, String)> {
+    connection.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let mut reader = BufReader::new(connection);
+    let mut head = String::new();
+    while reader.read_line(&mut head).ok()? > 2 {}
+    let length = head.to_lowercase().lines().find_map(|l| l.strip_prefix("content-length:")?.trim().parse().ok())?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((head, String::from_utf8(body).ok()?))
+}
+
+fn answer(status: &str, more: &str) -> Option<String> {
+    Some(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n{more}\r\n"))
+}
+
+fn hooked(lab: &Lab, url: &str) {
+    configure(lab, &format!("[on_change]\nwebhook = \"{url}\"\ntimeout = \"1s\"\n[on_failure]\nwebhook = \"{url}\""));
+}
+
+#[test]
+fn it_is_told_in_slack_s_words() {
+    let lab = host("");
+    let server = Server::start(&lab, answer("200 OK", ""));
+    hooked(&lab, &server.url());
+    let report = done(&lab, sync_to(&lab, "9.9.9.0/24", &[]));
+    assert_eq!(warnings(&report, "hook-failed"), [""; 0]);
+    let (head, body) = server.requests.recv_timeout(Duration::from_secs(5)).expect("a request");
+    assert!(head.starts_with(&format!("POST /services/{SECRET} HTTP/1.1\r\n")), "{head}");
+    assert!(head.to_lowercase().contains("content-type: application/json"), "{head}");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    let text = body["text"].as_str().expect("a text");
+    assert!(text.starts_with("edgeallow sync on lab: ") && text.contains("nftables: applied"), "{text}");
+    assert_eq!(body.as_object().map(serde_json::Map::len), Some(1));
+
+    done(&lab, sync_to(&lab, "9.9.9.0/24", &[]));
+    lab.write_file("/run/lists/bad", "<html>");
+    lab.edgeallow(["sync", "--list", "/run/lists/bad"]).expect(3);
+    let (_, body) = server.requests.recv_timeout(Duration::from_secs(5)).expect("the failure is told");
+    assert!(body.contains("failed with exit status 3"), "nothing is told of a run without changes: {body}");
+
+    // The address may also lie in a file of its own, which only root can read.
+    lab.write_file("/etc/edgeallow/webhook", format!("{}\n", server.url()));
+    lab.chmod("/etc/edgeallow/webhook", 0o600);
+    configure(&lab, "[on_change]\nwebhook_file = \"/etc/edgeallow/webhook\"");
+    let report = done(&lab, sync_to(&lab, "9.9.8.0/24", &[]));
+    assert_eq!(warnings(&report, "hook-failed"), [""; 0]);
+    server.requests.recv_timeout(Duration::from_secs(5)).expect("a request");
+    for (text, words) in [("", "doesn't hold the address"), ("\0secret", "doesn't hold the address")] {
+        lab.write_file("/etc/edgeallow/webhook", text);
+        let report = done(&lab, sync_to(&lab, &format!("9.7.{}.0/24", text.len()), &[]));
+        let said = warnings(&report, "hook-failed");
+        assert!(said.len() == 1 && said[0].contains(words) && !said[0].contains("secret"), "{said:?}");
+    }
+}
+
+#[test]
+fn whatever_it_does_the_sync_is_done_and_its_address_stays_secret() {
+    let lab = host("");
+    let down = lab.inside(|| TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr())).expect("a free port");
+    let silent = Server::start(&lab, None);
+    let broken = Server::start(&lab, answer("500 Internal Server Error", ""));
+    let moved = Server::start(&lab, answer("302 Found", "Location: /elsewhere\r\n"));
+    let garbage = Server::start(&lab, Some("220 mail.example ESMTP\r\n".into()));
+    let cases = [
+        (format!("http://{down}/{SECRET}"), "no connection"),
+        (silent.url(), "no answer within 1 s"),
+        (broken.url(), "it answered 500 Internal Server Error"),
+        (moved.url(), "it answered 302 Found, and redirects are not followed"),
+        (garbage.url(), "the connection broke"),
+        (broken.url().replace("http:", "https:"), "TLS"),
+        (format!("https://edgeallow.invalid/{SECRET}"), "the webhook at edgeallow.invalid"),
+    ];
+    for (n, (url, words)) in cases.iter().enumerate() {
+        hooked(&lab, url);
+        let began = Instant::now();
+        // Everything is logged, and the address is not in it.
+        let output = sync_to(&lab, &format!("9.9.{n}.0/24"), &["-vv"]);
+        assert!(began.elapsed() < Duration::from_secs(30), "{words}");
+        assert!(!format!("{output:?}").contains(SECRET), "{output:?}");
+        let report = done(&lab, output);
+        assert_eq!(report["changed"], true, "{report:#}");
+        let said = warnings(&report, "hook-failed");
+        assert!(said.len() == 1 && said[0].contains(words), "{words}: {said:?}");
+    }
+    let asked: Vec<_> = moved.requests.try_iter().map(|(head, _)| head).collect();
+    assert!(asked.len() == 1 && asked[0].starts_with("POST"), "{asked:?}");
+    assert_eq!(broken.requests.try_iter().count(), 1, "nothing is tried again");
+}
+
+#[test]
+fn offline_means_that_no_connection_is_opened() {
+    let lab = host("");
+    let server = Server::start(&lab, answer("200 OK", ""));
+    hooked(&lab, &server.url());
+    let report = done(&lab, sync_to(&lab, "9.9.9.0/24", &["--offline"]));
+    assert_eq!(warnings(&report, "hook-skipped"), ["--offline: the on_change webhook was not told"]);
+    assert_eq!(server.requests.try_iter().count(), 0);
+}
+
+#[test]
+fn a_wrong_address_is_a_configuration_error_that_keeps_it_secret() {
+    let lab = host("");
+    for line in [
+        format!("webhook = \"http://hooks.example/{SECRET}\""),
+        format!("webhook = \"{SECRET}\""),
+        format!("webhook = [\"https://hooks.example/{SECRET}\"]"),
+        format!("webhok = \"https://hooks.example/{SECRET}\""),
+        format!("webhook = \"https://hooks.example/{SECRET}"),
+    ] {
+        configure(&lab, &format!("[on_change]\n{line}"));
+        let output = sync_to(&lab, "9.9.9.0/24", &["-vv"]).expect(2);
+        assert!(!format!("{output:?}").contains(SECRET), "{line}: {output:?}");
+        assert_eq!(output.json()["error"]["kind"], "config", "{output:?}");
+    }
+}
