@@ -5,6 +5,7 @@
 mod backends;
 mod completions;
 mod fetch;
+mod keep;
 mod man;
 mod remove;
 mod status;
@@ -33,24 +34,29 @@ use crate::{
 /// Runs a command and returns the process's exit status.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
+    if let Command::Sync(args) = &command {
+        global.offline |= args.restore || args.fetched.is_some();
+        sync::wait(args.random_delay);
+    }
     match global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
-    logs(&global);
+    logs(&global, matches!(command, Command::Keep(_)));
     let exit = match command {
         Command::Sync(args) => reported(&global, "sync", &args.backends, |s| sync::run(s, &args)),
         Command::Status(args) => reported(&global, "status", &[], |s| status::run(s, &args)),
         Command::Verify(args) => reported(&global, "verify", &[], |s| verify::run(s, &args)),
         Command::Remove(args) => reported(&global, "remove", &args.backends, |s| remove::run(s, &args)),
         Command::Fetch(args) => with_session(&global, &[], |s| fetch::run(s, &args))
-            .and_then(|list| fetch::print(&global, &list?))
+            .and_then(|list| fetch::hand_over(&global, &args, &list?))
             .unwrap_or_else(|e| fail(&global, "fetch", &e)),
         Command::Backends => with_session(&global, &[], backends::run)
             .and_then(|rows| backends::print(&global, &rows))
             .unwrap_or_else(|e| fail(&global, "backends", &e)),
+        Command::Keep(args) => keep::run(&global, &args).unwrap_or_else(|e| fail(&global, "keep", &e)),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { command } => man::run(command.as_deref()).unwrap_or_else(|e| fail(&global, "man", &e)),
     };
@@ -71,11 +77,13 @@ pub fn refuse(refused: &Refused) -> ExitCode {
     ExitCode::from(error.kind.exit() as u8)
 }
 
-fn logs(global: &Global) {
+/// `service`: what is done is told in the log, because there is no report.
+fn logs(global: &Global, service: bool) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => LevelFilter::ERROR,
-        (_, 0) => LevelFilter::WARN,
-        (_, 1) => LevelFilter::INFO,
+        (_, 0) if !service => LevelFilter::WARN,
+        (_, 0) => LevelFilter::INFO,
+        (_, 1) if !service => LevelFilter::INFO,
         (..) => LevelFilter::DEBUG,
     };
     let colour = match global.color {

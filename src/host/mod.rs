@@ -18,7 +18,10 @@ use std::{
 mod files;
 pub mod look_only;
 mod machine;
+pub mod service;
+pub mod signals;
 mod spawn;
+pub mod watch;
 
 pub use files::replace_own;
 pub use machine::Machine;

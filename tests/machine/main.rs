@@ -12,6 +12,8 @@ mod conformance;
 mod faults;
 #[path = "../hosts/mod.rs"]
 mod hosts;
+#[path = "../keep/mod.rs"]
+mod keep;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod lab_itself;
@@ -25,3 +27,5 @@ mod run;
 mod together;
 #[path = "../tools/mod.rs"]
 mod tools;
+#[path = "../units/mod.rs"]
+mod units;
