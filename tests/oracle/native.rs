@@ -594,15 +594,17 @@ impl Writer<'_> {
 
 /// A rule that nft takes, and prints as what it is.
 fn settled(rule: &str) -> String {
-    // nft 1.0.6 forgets `meta nfproto` when it prints such a rule, in its JSON too: nobody who asks nft can know.
-    let rule = match rule.ends_with("reject with tcp reset") || rule.contains("reject with tcp reset comment") {
-        true => &rule.replace("meta nfproto ipv4 ", "").replace("meta nfproto ipv6 ", ""),
-        false => rule,
-    };
+    // nft 1.0.6 forgets the family when it prints such a rule, in its JSON too: nobody who asks nft can know.
+    let mut rule = rule.to_owned();
+    if rule.contains("reject with tcp reset") {
+        for family in ["meta nfproto ipv4 ", "meta nfproto ipv6 ", "meta protocol ip ", "meta protocol ip6 "] {
+            rule = rule.replace(family, "");
+        }
+    }
     // It takes no other word on TCP in a rule that has said "TCP or UDP": then all of it is about TCP.
     let loose = rule.replace("meta l4proto { tcp, udp } ", "");
     if loose.len() == rule.len() || !["tcp", "th "].iter().any(|w| loose.replacen("th ", "", 1).contains(w)) {
-        return rule.to_owned();
+        return rule;
     }
     loose.replace("th dport", "tcp dport").replace("th sport", "tcp sport")
 }
