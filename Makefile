@@ -21,7 +21,7 @@ BINARY := $(TARGET)/release/edgeallow
 export RUST_TEST_THREADS ?= 8
 
 SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
-	tests/units/systemd.sh
+	tests/units/systemd.sh packaging/ansible_env.sh tests/ansible/lint.sh
 COMMANDS := sync status verify remove fetch backends keep completions man
 
 .PHONY: help demo test test-all oracle lint bench bench-idle install setup build
@@ -31,7 +31,7 @@ help:
 	@echo 'make test     run every test, with real firewalls and packets in throwaway hosts (root)'
 	@echo 'make test-all the same and what takes a quarter of an hour more'
 	@echo 'make oracle   hold 600 random rule sets against real packets; EDGEALLOW_ORACLE_SEED and _RULE_SETS choose (root)'
-	@echo 'make lint     formatting, clippy, shellcheck'
+	@echo 'make lint     formatting, clippy, shellcheck, ansible-lint'
 	@echo 'make bench    measure, beside nft, iptables-restore and ipset (root)'
 	@echo 'make bench-idle  measure ten idle minutes of edgeallow keep (root)'
 	@echo 'make install  binary, manual pages, completions, units and examples into PREFIX ($(PREFIX)); DESTDIR is honoured'
@@ -51,11 +51,13 @@ demo:
 
 test:
 	@packaging/needs.sh build test
+	@packaging/ansible_env.sh '$(TARGET)/ansible' test
 	cargo test --locked --features fault-injection,schema
 
 # Also kills and failures at every step of firewalld, whose every command is a Python program.
 test-all:
 	@packaging/needs.sh build test
+	@packaging/ansible_env.sh '$(TARGET)/ansible' test
 	cargo test --locked --all-features
 
 # `make test` does the same with 40 rule sets, `make test-all` with as many as this. The seed is printed first.
@@ -69,6 +71,8 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	shellcheck $(SCRIPTS)
+	@packaging/ansible_env.sh '$(TARGET)/ansible' lint
+	tests/ansible/lint.sh '$(TARGET)/ansible/lint'
 	@packaging/needs.sh clean-names
 
 bench:

@@ -11,11 +11,12 @@ packages() {
     case $1 in
     build) echo gcc libc6-dev pkg-config libnftnl-dev libmnl-dev ;;
     test) echo nftables iptables ipset ufw iproute2 util-linux mount hostname ca-certificates \
-        fail2ban apache2 apache2-utils libapache2-mod-evasive firewalld dbus systemd
+        fail2ban apache2 apache2-utils libapache2-mod-evasive firewalld dbus systemd \
+        openssh-client openssh-server python3-venv
         # mod_evasive wants some mailer; the smallest will do where there is none, and none is replaced.
         [ -x /usr/sbin/sendmail ] || echo msmtp-mta ;;
     demo) echo nftables iproute2 util-linux mount perl-base ;;
-    lint) echo shellcheck ;;
+    lint) echo shellcheck python3-venv ;;
     *) echo "needs.sh: unknown purpose $1" >&2 && exit 2 ;;
     esac
 }
@@ -91,9 +92,9 @@ apt-get install -qq -y --no-remove --no-install-recommends $missing >/dev/null 2
 
 # Nor at the next boot: a firewall that somebody installed to run tests must not lock him out.
 if command -v systemctl >/dev/null; then
-    for service in ufw fail2ban apache2 firewalld; do
+    for service in ufw fail2ban apache2 firewalld openssh-server:ssh; do
         case "$missing " in
-        *" $service "*) systemctl disable "$service" >/dev/null 2>&1 || true ;;
+        *" ${service%:*} "*) systemctl disable "${service#*:}" >/dev/null 2>&1 || true ;;
         esac
     done
 fi

@@ -11,7 +11,7 @@ use std::{
 
 use super::{Lab, namespace::EDGEALLOW};
 
-/// Nothing in these tests takes longer, also on a busy machine.
+/// Nothing in these tests takes longer unless it says so, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A system administrator's PATH, whatever that of the test is.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,6 +23,7 @@ pub struct Command<'a> {
     stdin: Option<Vec<u8>>,
     env: Vec<(String, String)>,
     internet: bool,
+    patience: Duration,
 }
 
 /// What a program answered.
@@ -44,7 +45,7 @@ impl Lab {
     /// A program with its arguments, to be completed and run.
     pub fn command<S: AsRef<str>>(&self, argv: impl IntoIterator<Item = S>) -> Command<'_> {
         let argv: Vec<_> = argv.into_iter().map(|a| a.as_ref().to_owned()).collect();
-        Command { lab: self, argv, stdin: None, env: Vec::new(), internet: false }
+        Command { lab: self, argv, stdin: None, env: Vec::new(), internet: false, patience: PATIENCE }
     }
 
     /// Runs a program that has to succeed.
@@ -88,11 +89,17 @@ impl Command<'_> {
         self
     }
 
+    /// Takes up to this long.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Output {
         let (started, start) = mpsc::channel();
         let (ended, end) = mpsc::channel();
-        let Self { lab, argv, stdin, env, internet } = self;
+        let Self { lab, argv, stdin, env, internet, patience } = self;
         let words = argv.clone();
         // The senders move into the closure, so that a panic in it ends the watchdog too.
         let work = move || {
@@ -110,14 +117,14 @@ impl Command<'_> {
         let output = std::thread::scope(|scope| {
             let watchdog = scope.spawn(move || {
                 let Ok(pid) = start.recv() else { return false };
-                let late = end.recv_timeout(PATIENCE).is_err_and(|e| e == mpsc::RecvTimeoutError::Timeout);
+                let late = end.recv_timeout(patience).is_err_and(|e| e == mpsc::RecvTimeoutError::Timeout);
                 if late && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
                 late
             });
             let output = if internet { lab.namespaces.on_the_internet(work) } else { lab.inside(work) };
-            assert!(!watchdog.join().expect("the watchdog"), "{} did not end within {PATIENCE:?}", argv.join(" "));
+            assert!(!watchdog.join().expect("the watchdog"), "{} did not end within {patience:?}", argv.join(" "));
             output
         });
         Output {

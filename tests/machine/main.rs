@@ -5,6 +5,8 @@
 
 #[path = "../above/mod.rs"]
 mod above;
+#[path = "../ansible/mod.rs"]
+mod ansible;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 #[path = "../support/exposition.rs"]
