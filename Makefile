@@ -7,6 +7,9 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 bindir = $(DESTDIR)$(PREFIX)/bin
 datadir = $(DESTDIR)$(PREFIX)/share
+# Units of the administrator's own installations lie below /usr/local too, and systemd looks there.
+unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
+exampledir = $(datadir)/doc/edgeallow/examples
 
 # cargo may have been installed by rustup for this user only, and not be in PATH.
 CARGO := $(shell command -v cargo 2>/dev/null || { test -x "$$HOME/.cargo/bin/cargo" && echo "$$HOME/.cargo/bin/cargo"; })
@@ -17,10 +20,11 @@ BINARY := $(TARGET)/release/edgeallow
 # The tests wait for packets that never come most of the time, so more of them run at once than there are processors.
 export RUST_TEST_THREADS ?= 8
 
-SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh
-COMMANDS := sync status verify remove fetch backends completions man
+SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
+	tests/units/systemd.sh
+COMMANDS := sync status verify remove fetch backends keep completions man
 
-.PHONY: help demo test test-all oracle lint bench install setup build
+.PHONY: help demo test test-all oracle lint bench bench-idle install setup build
 
 help:
 	@echo 'make demo     show edgeallow at work in a throwaway host (root); this machine is not changed'
@@ -29,7 +33,8 @@ help:
 	@echo 'make oracle   hold 600 random rule sets against real packets; EDGEALLOW_ORACLE_SEED and _RULE_SETS choose (root)'
 	@echo 'make lint     formatting, clippy, shellcheck'
 	@echo 'make bench    measure, beside nft, iptables-restore and ipset (root)'
-	@echo 'make install  binary, manual pages and completions into PREFIX ($(PREFIX)); DESTDIR is honoured'
+	@echo 'make bench-idle  measure ten idle minutes of edgeallow keep (root)'
+	@echo 'make install  binary, manual pages, completions, units and examples into PREFIX ($(PREFIX)); DESTDIR is honoured'
 	@echo 'make setup    install the packages that all of these need (Debian, Ubuntu; root)'
 
 setup:
@@ -70,6 +75,11 @@ bench:
 	@packaging/needs.sh build test
 	cargo bench --locked
 
+# Ten minutes of `edgeallow keep` with nothing to do; EDGEALLOW_IDLE_SECONDS makes it shorter.
+bench-idle:
+	@packaging/needs.sh build test
+	cargo bench --locked -- idle
+
 install: build
 	install -Dm755 '$(BINARY)' '$(bindir)/edgeallow'
 	install -d '$(datadir)/man/man8' '$(datadir)/bash-completion/completions' '$(datadir)/zsh/site-functions' \
@@ -81,3 +91,9 @@ install: build
 	'$(BINARY)' completions bash >'$(datadir)/bash-completion/completions/edgeallow'
 	'$(BINARY)' completions zsh >'$(datadir)/zsh/site-functions/_edgeallow'
 	'$(BINARY)' completions fish >'$(datadir)/fish/vendor_completions.d/edgeallow.fish'
+	install -d '$(unitdir)' '$(exampledir)/drop-ins'
+	for unit in cron/*.service cron/*.timer; do \
+		sed 's|/usr/bin/edgeallow|$(PREFIX)/bin/edgeallow|' "$$unit" >'$(unitdir)/'"$${unit#cron/}" || exit 1; \
+	done
+	install -m644 cron/edgeallow.cron examples/config.toml '$(exampledir)'
+	install -m644 cron/drop-ins/*.conf '$(exampledir)/drop-ins'

@@ -38,7 +38,7 @@ Exit status:
   75  another edgeallow is running; try again";
 
 /// Flags that may stand before or after any command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Configuration file [default: /etc/edgeallow/config.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
@@ -76,6 +76,9 @@ pub struct Global {
     /// Whether stderr is a log for machines, so that nothing else may be written there. Not a flag: found out at the start.
     #[arg(skip)]
     pub stderr_is_a_log: bool,
+    /// Whether this is a service, which has no report and tells what it does in the log. Not a flag either.
+    #[arg(skip)]
+    pub is_service: bool,
 }
 
 impl Global {
@@ -139,6 +142,8 @@ pub enum Command {
     Fetch(Fetch),
     /// What is on this machine, and which backends would be used
     Backends,
+    /// Stay, and put back what others undo: a service
+    Keep(Keep),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -195,6 +200,16 @@ pub struct Sync {
     /// Metrics.
     #[command(flatten)]
     pub monitoring: Monitoring,
+    /// Put the last applied state back, without network; do nothing where nothing is applied. For the boot
+    #[arg(long, conflicts_with_all = ["lists", "fetched"])]
+    pub restore: bool,
+    /// Use what `edgeallow fetch --save` wrote, if it is newer than the last good copy; opens no network connection.
+    /// With --offline that is the default, for the file in its usual place
+    #[arg(long, value_name = "FILE", conflicts_with = "lists")]
+    pub fetched: Option<PathBuf>,
+    /// Wait for a while first, at random and at most this long, so that a fleet doesn't arrive at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub random_delay: u32,
 }
 
 /// `edgeallow status`
@@ -248,9 +263,25 @@ pub struct Remove {
     pub monitoring: Monitoring,
 }
 
+/// `edgeallow keep`
+///
+/// Listens to the kernel's announcements of nf_tables and to changes of the files that backends own, and puts back what
+/// they undid, within two seconds. It never opens a network connection and does nothing where nothing is applied.
+/// Something that undoes its work again and again is named in the log, and met ever more rarely. Changes of legacy
+/// iptables and of ipsets are announced by nobody: they are found by looking every few minutes. SIGHUP looks at once.
+#[derive(Debug, Args)]
+pub struct Keep {
+    /// The longest time between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub look_every: u32,
+}
+
 /// `edgeallow fetch`
 #[derive(Debug, Args)]
 pub struct Fetch {
+    /// Save it instead of printing it, for a `sync --offline` that has privileges and no network
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = crate::engine::fetched::PATH)]
+    pub save: Option<PathBuf>,
     /// The list.
     #[command(flatten)]
     pub lists: Lists,
@@ -282,7 +313,7 @@ pub fn parse() -> Result<Cli, Refused> {
 }
 
 /// The commands' names, for reports of arguments that name one and can't be read.
-const COMMANDS: [&str; 8] = ["sync", "status", "verify", "remove", "fetch", "backends", "completions", "man"];
+const COMMANDS: [&str; 9] = ["sync", "status", "verify", "remove", "fetch", "backends", "keep", "completions", "man"];
 
 /// A usage error as clap prints it: paragraphs, the first of which says what is wrong, and perhaps one with a tip.
 fn in_words(printed: &str) -> Error {

@@ -5,6 +5,7 @@
 //! nothing here fails for being slow.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unsafe_code)]
 
+mod idle;
 mod measure;
 mod tools;
 mod workloads;
@@ -21,6 +22,7 @@ fn main() {
     match env::var("EDGEALLOW_BENCH_INSIDE").as_deref() {
         Ok("small") => workloads::small(),
         Ok("tools") => tools::all(),
+        Ok("idle") => idle::keep(),
         Ok(_) => workloads::large(largest),
         Err(_) => {
             println!("# Benchmarks\n\n{}\n", measure::machine());
@@ -29,6 +31,10 @@ fn main() {
                  programs ran in turn, one after the other, so that a busy moment hits all of them. `make bench` prints \
                  these tables.\n"
             );
+            // Ten minutes of doing nothing are measured only when asked for: `make bench-idle`.
+            if args.iter().any(|a| a == "idle") {
+                return inside("idle", &args);
+            }
             let named = PARTS.iter().any(|p| args.iter().any(|a| a == p));
             PARTS.iter().filter(|p| !named || args.iter().any(|a| a == *p)).for_each(|part| inside(part, &args));
         }

@@ -14,7 +14,7 @@ pub const EDGEALLOW: &str = env!("CARGO_BIN_EXE_edgeallow");
 const V6: &str = "2400:cb00::/32\n2606:4700::/32\n2803:f800::/32\n";
 
 /// A table that drops by default, with a few rules of an administrator.
-const NFT: &str = "table inet filter {\n chain input {\n  type filter hook input priority filter; policy drop;\n  \
+pub const NFT: &str = "table inet filter {\n chain input {\n  type filter hook input priority filter; policy drop;\n  \
                    ct state established,related accept\n  iif lo accept\n  tcp dport 22 accept\n }\n}\n";
 
 pub fn quiet(argv: &[&str]) {
@@ -22,14 +22,14 @@ pub fn quiet(argv: &[&str]) {
     assert!(status.is_ok_and(|s| s.success()), "{argv:?}");
 }
 
-fn feed(argv: &[&str], text: &str) {
+pub fn feed(argv: &[&str], text: &str) {
     let path = Path::new("/run/bench/stdin");
     fs::write(path, text).unwrap();
     run(&argv.iter().map(|&a| a.to_owned()).collect::<Vec<_>>(), Some(path));
 }
 
 /// Private folders, so that nothing of the machine's is read or written.
-fn prepare() {
+pub fn prepare() {
     for dir in ["/run", "/var/lib", "/etc"] {
         quiet(&["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", dir]);
     }
@@ -51,7 +51,7 @@ fn flush() {
     let _ = fs::remove_dir_all("/var/lib/edgeallow");
 }
 
-fn config(name: &str, text: &str) -> String {
+pub fn config(name: &str, text: &str) -> String {
     let path = format!("/run/bench/{name}.toml");
     fs::write(&path, text).unwrap();
     path

@@ -13,7 +13,8 @@ use crate::{
         state,
         sync::{Options, Session},
     },
-    error::{Exit, Result},
+    error::{Error, ErrorKind, Exit, Result},
+    host::replace_own,
     report::SourceReport,
 };
 
@@ -53,7 +54,20 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Fetch) -> Result<List> {
     })
 }
 
-pub(super) fn print(global: &cli::Global, list: &List) -> Result<Exit> {
+/// Prints the list, or saves it.
+pub(super) fn hand_over(global: &cli::Global, args: &cli::Fetch, list: &List) -> Result<Exit> {
+    let Some(path) = &args.save else { return print(global, list) };
+    for warning in &list.warnings {
+        tracing::warn!("{}", warning.message);
+    }
+    let mut text = serde_json::to_vec_pretty(list)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write JSON: {e}")))?;
+    text.push(b'\n');
+    replace_own(path, &text, 0o644)?;
+    Ok(Exit::Ok)
+}
+
+fn print(global: &cli::Global, list: &List) -> Result<Exit> {
     if global.format == Format::Json {
         json(list)?;
     } else {

@@ -5,6 +5,7 @@
 mod backends;
 mod completions;
 mod fetch;
+mod keep;
 mod man;
 mod remove;
 mod status;
@@ -34,6 +35,11 @@ use crate::{
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let Cli { mut global, command } = cli;
+    global.is_service = matches!(command, Command::Keep(_));
+    if let Command::Sync(args) = &command {
+        global.offline |= args.restore || args.fetched.is_some();
+        sync::wait(args.random_delay);
+    }
     match global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),
@@ -48,11 +54,12 @@ pub fn run(cli: Cli) -> ExitCode {
             reported(&global, "remove", &args.backends, &args.monitoring, |s| remove::run(s, &args))
         }
         Command::Fetch(args) => with_session(&global, &[], |s| fetch::run(s, &args))
-            .and_then(|list| fetch::print(&global, &list?))
+            .and_then(|list| fetch::hand_over(&global, &args, &list?))
             .unwrap_or_else(|e| fail(&global, "fetch", &e)),
         Command::Backends => with_session(&global, &[], backends::run)
             .and_then(|rows| backends::print(&global, &rows))
             .unwrap_or_else(|e| fail(&global, "backends", &e)),
+        Command::Keep(args) => keep::run(&global, &args).unwrap_or_else(|e| fail(&global, "keep", &e)),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { command } => man::run(command.as_deref()).unwrap_or_else(|e| fail(&global, "man", &e)),
     };

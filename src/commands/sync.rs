@@ -1,13 +1,20 @@
 //! `edgeallow sync`
 
+use std::{path::Path, thread::sleep, time::Duration};
+
 use crate::{
     cli,
-    engine::sync::{Options, Session},
+    engine::{
+        fetched,
+        sync::{Options, Session},
+    },
     error::Exit,
     report::Report,
 };
 
 pub(super) fn run(session: &Session<'_>, args: &cli::Sync) -> Report {
+    // Without network the list can only be what somebody else has fetched. At boot even that isn't wanted.
+    let usual = || session.offline && !args.restore && args.lists.lists.is_empty() && Path::new(fetched::PATH).exists();
     let options = Options {
         dry_run: args.dry_run,
         backends: args.backends.clone(),
@@ -15,6 +22,8 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync) -> Report {
         allow_shrink: args.lists.allow_shrink,
         remove_now: args.remove_now,
         require_reach: args.require_reach,
+        restore: args.restore,
+        fetched: args.fetched.clone().or_else(|| usual().then(|| fetched::PATH.into())),
         deep: false,
     };
     let mut report = session.sync("sync", &options);
@@ -22,4 +31,11 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync) -> Report {
         report.exit = report.exit.worst(Exit::Pending);
     }
     report
+}
+
+/// Waits for a time that is up to chance, at most this many seconds.
+pub(super) fn wait(at_most: u32) {
+    if at_most > 0 {
+        sleep(Duration::from_secs_f64(f64::from(at_most) * fastrand::f64()));
+    }
 }

@@ -13,6 +13,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 
 use super::{
+    fetched,
     state::{State, StoredList},
     sync::{Options, Session},
 };
@@ -26,6 +27,9 @@ use crate::{
 
 /// How old the last good copy may be when the network fails.
 const OLDEST_COPY: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// By how much two looks at the clock of one machine may differ.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
 /// The largest list file that is read: a million prefixes have 20 MB.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -41,10 +45,12 @@ pub enum Origin {
     BuiltIn,
     /// Files that the operator named.
     File,
+    /// What another process has fetched.
+    Fetched,
 }
 
 impl Origin {
-    /// `api`, `text`, `cache`, `built-in` or `file`.
+    /// `api`, `text`, `cache`, `built-in`, `file` or `fetched`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,6 +58,7 @@ impl Origin {
             Self::Cache => "cache",
             Self::BuiltIn => "built-in",
             Self::File => "file",
+            Self::Fetched => "fetched",
         }
     }
 }
@@ -119,10 +126,19 @@ pub fn acquire(
             None => {}
         }
     }
+    if let Some(path) = &options.fetched
+        && let Some(got) = from.fetched(path, state, warnings)?
+    {
+        return Ok(got);
+    }
     match last {
         Some((list, stored)) => copy(session, list, stored, warnings),
         None => from.built_in(warnings),
     }
+}
+
+fn in_future(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > CLOCKS_DIFFER
 }
 
 /// The last good copy, read and vetted again as if it came from a stranger.
@@ -132,6 +148,13 @@ fn last_good<'s>(
     warnings: &mut Vec<Warning>,
 ) -> Option<(Prefixes, &'s StoredList)> {
     let stored = state.list.as_ref()?;
+    if in_future(stored.fetched_at, session.now) {
+        let what = format!(
+            "the last good copy was stored at {}, which this machine's clock has yet to reach: it was wrong then, or is now",
+            stored.fetched_at
+        );
+        warnings.push(Warning::new("clock-set-back", what));
+    }
     let checked = session.store.list(&stored.digest).and_then(|list| {
         let raw = RawList { v4: list.v4().to_vec(), v6: list.v6().to_vec() };
         vet(raw, None, &session.config.policy(true))
@@ -231,6 +254,44 @@ impl Trust<'_> {
             }
         };
         Ok(Some(got(self.vetted(raw)?, etag)))
+    }
+
+    /// What another process has fetched, if it is newer than the last good copy. Judged like an answer from the network:
+    /// that process may have been taken over.
+    fn fetched(&self, path: &Path, state: &State, warnings: &mut Vec<Warning>) -> Result<Option<Acquired>> {
+        let config = self.session.config;
+        let Some(saved) = fetched::read(path, config.limits.max_prefixes)? else {
+            let what = format!("{}: nothing has been fetched from the network yet", path.display());
+            warnings.push(Warning::new("nothing-fetched", what));
+            return Ok(None);
+        };
+        let now = self.session.now;
+        if in_future(saved.fetched_at, now) {
+            let what = format!(
+                "{} says that it was fetched at {}, which this machine's clock has yet to reach; it was stepped over",
+                path.display(),
+                saved.fetched_at
+            );
+            warnings.push(Warning::new("fetched-in-future", what));
+            return Ok(None);
+        }
+        // A copy from the future was stored before the clock was set back, so it says nothing about which is newer.
+        let last =
+            state.list.as_ref().filter(|_| self.last.is_some()).map(|s| s.fetched_at).filter(|at| !in_future(*at, now));
+        if last.is_some_and(|last| saved.fetched_at <= last) {
+            return Ok(None);
+        }
+        let mut raw = parse::entries(&path.display().to_string(), &saved.v4)?;
+        raw.extend(parse::entries(&path.display().to_string(), &saved.v6)?);
+        Ok(Some(Acquired {
+            list: self.vetted(raw)?,
+            origin: Origin::Fetched,
+            name: path.display().to_string(),
+            etag: saved.etag,
+            validator: None,
+            fetched_at: saved.fetched_at,
+            fresh_read: true,
+        }))
     }
 
     fn files(&self) -> Result<Acquired> {

@@ -7,6 +7,8 @@ pub mod acquire;
 pub mod apply;
 mod asked;
 mod fault;
+pub mod fetched;
+pub mod keep;
 pub mod lock;
 pub mod marks;
 pub mod picture;

@@ -45,6 +45,9 @@ pub struct Session<'a> {
     pub progress: &'a dyn Fn(&str),
 }
 
+/// The warning of a run that should put the last applied state back, where nothing is applied.
+pub const NOTHING_APPLIED: &str = "nothing-applied";
+
 /// What the operator said on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -62,6 +65,10 @@ pub struct Options {
     pub remove_now: bool,
     /// A range that doesn't get through after a sync, or about which that can't be told, is a failure.
     pub require_reach: bool,
+    /// Only put back what is applied: do nothing where nothing is.
+    pub restore: bool,
+    /// A list that another process has fetched: see [`super::fetched`].
+    pub fetched: Option<std::path::PathBuf>,
 }
 
 impl Session<'_> {
@@ -84,7 +91,17 @@ impl Session<'_> {
         })?;
         let _lock = self.lock(options.dry_run)?;
         let Loaded { mut state, known, warnings } = self.store.load(!options.dry_run)?;
+        // A state that is there and can't be read doesn't say that nothing is applied.
+        let nothing_applied = state.backends.is_empty() && warnings.is_empty();
         report.warnings.extend(warnings);
+        if options.restore && nothing_applied {
+            let what = format!(
+                "by {} nothing is applied on this machine, so nothing was put back; `edgeallow sync` applies the list",
+                self.store.dir().display()
+            );
+            report.warnings.push(Warning::new(NOTHING_APPLIED, what));
+            return Ok(());
+        }
 
         let got = acquire(self, options, &state, &mut report.warnings)?;
         report.source = Some(got.report());

@@ -19,7 +19,10 @@ mod files;
 mod hook;
 pub mod look_only;
 mod machine;
+pub mod service;
+pub mod signals;
 mod spawn;
+pub mod watch;
 
 pub use files::replace_own;
 pub use hook::{Ended, run_hook};

@@ -108,8 +108,9 @@ fn layer(format: LogFormat, global: &Global, missing: &mut Vec<String>) -> Boxed
 const fn level(global: &Global) -> LevelFilter {
     match (global.quiet, global.verbose) {
         (true, _) => LevelFilter::ERROR,
-        (_, 0) => LevelFilter::WARN,
-        (_, 1) => LevelFilter::INFO,
+        (_, 0) if !global.is_service => LevelFilter::WARN,
+        (_, 0) => LevelFilter::INFO,
+        (_, 1) if !global.is_service => LevelFilter::INFO,
         (..) => LevelFilter::DEBUG,
     }
 }

@@ -224,7 +224,7 @@ fn verdict(report: &Report) -> String {
     if report.command == "verify" {
         return String::new();
     }
-    if report.error.is_some() {
+    if report.error.is_some() && !report.changed {
         return "Nothing was changed.".to_owned();
     }
     let failed = report
@@ -238,6 +238,10 @@ fn verdict(report: &Report) -> String {
             format!("Out of sync: {}. `edgeallow sync` makes them.", count(changes, "change"))
         }
         (true, true) => format!("Nothing was changed. A run would make {}.", count(changes, "change")),
+        // What comes after the changes is remembering them.
+        (true, false) if report.error.is_some() => {
+            format!("{} made and confirmed, and not remembered.", count(changes, "change"))
+        }
         (true, false) => format!("Done: {} made and confirmed.", count(changes, "change")),
         (false, _) if failed > 0 => String::new(),
         (false, _) if report.command == "remove" => "Nothing to remove.".to_owned(),

@@ -74,7 +74,7 @@ impl Report {
 pub struct SourceReport {
     /// Whose list it is: `cloudflare`, or the name of the file.
     pub name: String,
-    /// `api`, `text`, `cache`, `built-in` or `file`.
+    /// `api`, `text`, `cache`, `built-in`, `file` or `fetched`.
     pub origin: String,
     /// The validator that the server gave.
     pub etag: Option<String>,

@@ -295,3 +295,180 @@ fn without_its_state_nothing_is_removed() {
     sync(&lab, &["--list", &shorter, "--remove-now"]);
     assert_eq!(lab.connect("9.9.9.9", 443), Reach::Timeout);
 }
+
+/// The ids of a report's warnings.
+fn told(report: &Value) -> Vec<&str> {
+    report["warnings"].as_array().into_iter().flatten().filter_map(|w| w["id"].as_str()).collect()
+}
+
+#[test]
+fn a_boot_puts_back_what_was_applied_and_nothing_where_nothing_was() {
+    let lab = host(&WITH_INCLUDE);
+    let rules = lab.rules();
+    let empty = sync(&lab, &["--restore"]);
+    assert_eq!((told(&empty), &empty["changed"]), (vec!["nothing-applied"], &false.into()), "{empty:#}");
+    assert!(rules == lab.rules());
+    sync(&lab, &[]);
+    // A boot whose stored rules were forgotten.
+    lab.feed(["nft", "-f", "-"], &administrators_rules());
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
+    assert_eq!(sync(&lab, &["--restore"])["changed"], true);
+    assert!(lab.table(&EDGES, &PORTS).all_accepted());
+    // What the operator has taken out stays out.
+    lab.edgeallow(["remove"]).expect_ok();
+    assert_eq!(told(&sync(&lab, &["--restore"])), ["nothing-applied"]);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
+    // A state that can't be read doesn't say so: what is found live is kept.
+    sync(&lab, &[]);
+    lab.write_file("/var/lib/edgeallow/state.json", "{");
+    let report = sync(&lab, &["--restore"]);
+    assert!(told(&report).contains(&"state-corrupt"), "{report:#}");
+    assert!(lab.table(&EDGES, &PORTS).all_accepted());
+}
+
+#[test]
+fn a_boot_with_an_empty_state_folder_can_sync_without_network_and_says_from_what() {
+    let lab = host(&WITH_INCLUDE);
+    let report = sync(&lab, &[]);
+    assert!(told(&report).contains(&"built-in-list"), "{report:#}");
+    assert!(lab.table(&EDGES, &PORTS).all_accepted());
+    // The folder is lost while the rules live: nothing is removed, and the run after it knows again.
+    lab.run(["rm", "-r", "/var/lib/edgeallow"]);
+    assert_eq!(sync(&lab, &[])["list"]["removed"], Value::Array(vec![]));
+    assert!(lab.exists("/var/lib/edgeallow/state.json"));
+    expect_status(&lab, 0);
+}
+
+#[test]
+fn a_clock_that_jumps_back_is_said_and_costs_nothing() {
+    let lab = host(&WITH_INCLUDE);
+    lab.internet_address("9.9.9.9");
+    let longer = list_with(&lab, "longer", &["9.9.9.0/24"]);
+    let shorter = list_with(&lab, "shorter", &[]);
+    sync(&lab, &["--list", &longer]);
+    sync(&lab, &["--list", &shorter]);
+    // Everything that is remembered was written in 2100.
+    let year = lab.run(["date", "+%Y"]).stdout.trim().to_owned();
+    let state = lab.read_file("/var/lib/edgeallow/state.json");
+    assert!(state.contains(&format!("\"{year}-")), "{state}");
+    lab.write_file("/var/lib/edgeallow/state.json", state.replace(&format!("\"{year}-"), "\"2100-"));
+    let report = sync(&lab, &[]);
+    assert!(told(&report).contains(&"clock-set-back"), "{report:#}");
+    assert!(lab.table(&EDGES, &PORTS).all_accepted());
+    assert_eq!(lab.connect("9.9.9.9", 443), Reach::Accepted, "what waits for its removal is not removed early");
+    // A list that is read anew is newer than the one from the future, and the warning is gone with that one.
+    sync(&lab, &["--list", &shorter]);
+    let report = sync(&lab, &[]);
+    assert!(!told(&report).contains(&"clock-set-back"), "{report:#}");
+    // Nor is the wait endless: from now on it counts by the clock as it is.
+    let state = lab.read_file("/var/lib/edgeallow/state.json");
+    let waiting = state.split("missing_since").nth(1).expect("a range that waits");
+    assert!(waiting.starts_with(&format!("\": \"{year}-")), "{state}");
+}
+
+#[test]
+fn a_disk_that_is_full_when_the_state_is_saved_is_said_and_the_result_is_told_as_it_is() {
+    for human in [false, true] {
+        let lab = host(&WITH_INCLUDE);
+        lab.write_file("/etc/edgeallow/config.toml", "[nftables]\npersist = \"none\"\n");
+        sync(&lab, &[]);
+        lab.internet_address("9.9.9.9");
+        let list = list_with(&lab, "longer", &["9.9.9.0/24"]);
+        fill_the_disk_of(&lab, "/var/lib/edgeallow");
+        // There is room for one page: the list takes it.
+        lab.files(|| {
+            let filler = fs::OpenOptions::new().write(true).open("/var/lib/edgeallow/filler")?;
+            filler.set_len(filler.metadata()?.len() - 4096)
+        });
+        let format = if human { "human" } else { "json" };
+        let output = lab
+            .edgeallow(["sync", "--offline", "--backend", "nftables", "--list", &list, "--format", format])
+            .expect(1);
+        assert_eq!(lab.connect("9.9.9.9", 443), Reach::Accepted, "{output:?}");
+        if human {
+            assert!(output.stdout.contains("made and confirmed, and not remembered"), "{output:?}");
+            assert!(!output.stdout.contains("Nothing was changed"), "{output:?}");
+            assert!(output.stderr.contains("state.json"), "{output:?}");
+        } else {
+            let report = output.json();
+            assert_eq!((&report["changed"], &part_of(&report, "nftables")["state"]), (&true.into(), &"applied".into()));
+            assert!(speaks_of_space(&report["error"]), "{report:#}");
+        }
+        // The next run with room knows what is live, and remembers it.
+        lab.run(["umount", "/var/lib/edgeallow"]);
+        let report = sync(&lab, &["--list", &list]);
+        assert_eq!(report["list"]["removed"], Value::Array(vec![]), "{report:#}");
+        assert_eq!(lab.connect("9.9.9.9", 443), Reach::Accepted);
+        assert_eq!(sync(&lab, &["--list", &list])["changed"], false);
+    }
+}
+
+/// What `fetch --save` writes, as fetched from the API at this time.
+fn saved(at: &str, v4: &[&str]) -> String {
+    let (four, six): (Vec<&str>, Vec<&str>) = crate::run::PUBLISHED.iter().partition(|p| p.contains('.'));
+    let source = serde_json::json!({ "name": "cloudflare", "origin": "api", "etag": "x", "fetched_at": at });
+    serde_json::json!({ "schema": 1, "source": source, "v4": [four.as_slice(), v4].concat(), "v6": six }).to_string()
+}
+
+#[test]
+fn what_another_process_fetched_is_vetted_again() {
+    const PLACE: &str = "/var/lib/edgeallow-fetch/list.json";
+    let lab = host(&WITH_INCLUDE);
+    lab.internet_address("9.9.9.9");
+    sync(&lab, &["--list", &list_with(&lab, "first", &[])]);
+    let now = || lab.run(["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"]).stdout.trim().to_owned();
+    let later = lab.run(["date", "-u", "-d", "+20 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).stdout.trim().to_owned();
+    // Older than the last good copy: nothing new.
+    lab.write_file(PLACE, saved("2026-01-01T00:00:00Z", &["9.9.9.0/24"]));
+    assert_eq!(sync(&lab, &[])["source"]["origin"], "cache");
+    // Not to be believed: a private network, garbage, a link to somewhere else. Nothing is changed.
+    let rules = lab.rules();
+    lab.write_file("/etc/secret", "root:secret:1\n");
+    for (content, kind) in [
+        (saved(&later, &["10.0.0.0/12"]), "list-special-purpose"),
+        (saved(&later, &["0.0.0.0/0"]), "list-too-wide"),
+        ("root:secret:1\n".to_owned(), "list-not-a-list"),
+        (String::new(), "list-file"),
+    ] {
+        if content.is_empty() {
+            lab.link("/etc/secret", PLACE);
+        } else {
+            lab.write_file(PLACE, &content);
+        }
+        let output = try_sync(&lab, &[]).expect(3);
+        assert_eq!(output.json()["error"]["kind"], kind, "{output:?}");
+        assert!(!output.stdout.contains("secret:1"), "{output:?}");
+        assert!(rules == lab.rules());
+        // The boot doesn't depend on it.
+        sync(&lab, &["--restore"]);
+    }
+    lab.files(|| fs::remove_file(PLACE));
+    // From the future: stepped over, and said.
+    lab.write_file(PLACE, saved("2100-01-01T00:00:00Z", &["9.9.9.0/24"]));
+    assert!(told(&sync(&lab, &[])).contains(&"fetched-in-future"), "{}", now());
+    // Good and new: applied, once.
+    lab.write_file(PLACE, saved(&later, &["9.9.9.0/24"]));
+    let report = sync(&lab, &[]);
+    assert_eq!((&report["source"]["origin"], &report["changed"]), (&"fetched".into(), &true.into()), "{report:#}");
+    assert_eq!(lab.connect("9.9.9.9", 443), Reach::Accepted);
+    assert_eq!(sync(&lab, &[])["source"]["origin"], "cache");
+    // Another place by name; one that isn't there is said.
+    let report = sync(&lab, &["--fetched", "/run/nothing.json"]);
+    assert!(told(&report).contains(&"nothing-fetched"), "{report:#}");
+}
+
+#[test]
+fn a_list_is_saved_for_another_process_without_privilege() {
+    let lab = Lab::new();
+    lab.run(["mkdir", "-m", "777", "/run/fetched"]);
+    let list = list_with(&lab, "list", &[]);
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
+    let fetch = ["/usr/local/bin/edgeallow", "fetch", "--list", &list, "--save=/run/fetched/list.json"];
+    let output = lab.command([nobody.as_slice(), &fetch].concat()).run().expect_ok();
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let saved: Value = serde_json::from_str(&lab.read_file("/run/fetched/list.json")).expect("JSON");
+    assert_eq!((&saved["schema"], saved["v4"].as_array().map(Vec::len)), (&1.into(), Some(15)), "{saved:#}");
+    // It came from a file, not from the network: no news for a sync.
+    let report = sync(&lab, &["--fetched", "/run/fetched/list.json"]);
+    assert!(told(&report).contains(&"nothing-fetched"), "{report:#}");
+}

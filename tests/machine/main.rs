@@ -14,6 +14,8 @@ mod exposition;
 mod faults;
 #[path = "../hosts/mod.rs"]
 mod hosts;
+#[path = "../keep/mod.rs"]
+mod keep;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod lab_itself;
@@ -31,3 +33,5 @@ mod run;
 mod together;
 #[path = "../tools/mod.rs"]
 mod tools;
+#[path = "../units/mod.rs"]
+mod units;

@@ -1,0 +1,226 @@
+//! Keeping what is applied: waits for changes of the rule set and of files, and puts back what they undid.
+//!
+//! A look is an offline sync, and one that changed something is followed by another: what is heard between the two is
+//! the first one's own doing, and the second finds nothing to do unless somebody else was at work as well. What is
+//! heard from the beginning of the last look on is somebody else's, so no change is ever overheard.
+//!
+//! Belongs here: the loop. Does not: when to look ([`timing`]), which files to watch ([`places`]), how a change is
+//! heard ([`crate::host`]), what a sync does ([`super::sync`]).
+
+pub mod places;
+pub mod timing;
+
+use std::{
+    collections::BTreeSet,
+    os::fd::AsFd as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use self::{
+    places::places,
+    timing::{End, Timing},
+};
+use crate::{
+    error::{Error, ErrorKind, Exit, Result, io_reason},
+    host::{netlink::Listener, service::Manager, signals::Signals, watch::Watcher},
+    report::{BackendState, Report},
+};
+
+/// One offline sync: its report, and the files that decide what the next one finds.
+pub struct Round {
+    /// What it did.
+    pub report: Report,
+    /// Files to watch from now on; `None` if that isn't known, and those known before still hold.
+    pub files: Option<Vec<PathBuf>>,
+}
+
+/// Listens, waits and keeps.
+pub struct Keeper<'a> {
+    changes: Listener,
+    watcher: Watcher,
+    signals: Signals,
+    manager: Manager,
+    timing: Timing,
+    round: &'a mut dyn FnMut() -> Round,
+    /// What was said already and still holds.
+    said: BTreeSet<String>,
+    heals: u64,
+}
+
+impl<'a> Keeper<'a> {
+    /// Listens from now on. `every` is the longest time between two looks, `round` makes one.
+    ///
+    /// # Errors
+    /// `no-privilege` without CAP_NET_ADMIN; `netlink`, `io`, `internal` where something can't be listened to.
+    pub fn new(every: Duration, round: &'a mut dyn FnMut() -> Round) -> Result<Self> {
+        Ok(Self {
+            changes: Listener::open()?,
+            watcher: Watcher::new()?,
+            signals: Signals::catch()?,
+            manager: Manager::from_env(),
+            timing: Timing::new(Instant::now(), every),
+            round,
+            said: BTreeSet::new(),
+            heals: 0,
+        })
+    }
+
+    /// Keeps until it is asked to end.
+    ///
+    /// # Errors
+    /// `netlink`, `io` when nothing can be heard any more.
+    pub fn run(mut self) -> Result<()> {
+        self.look("the start");
+        self.manager.ready();
+        let mut alive = Instant::now();
+        while !self.signals.end() {
+            let now = Instant::now();
+            if self.signals.take_again() {
+                tracing::info!("asked to look again");
+                self.timing.now(now);
+            }
+            if self.hear()? {
+                self.timing.changed(now);
+            }
+            if let Some(interval) = self.manager.interval()
+                && now.duration_since(alive) >= interval
+            {
+                self.manager.alive();
+                alive = now;
+            }
+            if self.timing.due() <= now {
+                let why = if self.timing.is_changed() { "a change" } else { "the time being up" };
+                self.look(why);
+            } else {
+                let call = self.manager.interval().map(|interval| alive + interval);
+                self.wait(call.map_or(self.timing.due(), |call| call.min(self.timing.due())))?;
+            }
+        }
+        self.manager.stopping();
+        tracing::info!("ended after {} heals", self.heals);
+        Ok(())
+    }
+
+    /// Whether anything has changed since this was last asked.
+    fn hear(&mut self) -> Result<bool> {
+        let rules = self.changes.drain()?;
+        Ok(self.watcher.drain()? || rules)
+    }
+
+    /// Sleeps until something happens, but not longer.
+    fn wait(&self, until: Instant) -> Result<()> {
+        // Rounded up: waking a moment too early would mean to wake twice.
+        let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        let limit = Timespec::try_from(left).ok();
+        let mut all = [self.signals.as_fd(), self.changes.as_fd(), self.watcher.as_fd()]
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        match poll(&mut all, limit.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(Error::new(ErrorKind::Internal, format!("cannot wait: {}", io_reason(&e.into())))),
+        }
+    }
+
+    /// Looks, and puts right what isn't.
+    fn look(&mut self, why: &str) {
+        let started = Instant::now();
+        self.timing.begin();
+        let mut end = self.once(why);
+        if end == End::Healed {
+            // The second look goes without saying if it finds nothing.
+            end = match self.once("the heal before") {
+                End::Clean => End::Healed,
+                other => other,
+            };
+        }
+        let now = Instant::now();
+        if let Some(wait) = self.timing.ended(now, end, now.duration_since(started)) {
+            self.tell_of(wait);
+        }
+    }
+
+    /// One look, with what was heard before it taken as seen.
+    fn once(&mut self, why: &str) -> End {
+        if let Err(e) = self.hear() {
+            tracing::debug!("{e}");
+        }
+        let started = Instant::now();
+        let Round { report, files } = (self.round)();
+        let unwatched =
+            files.map_or_else(Vec::new, |files| self.watcher.follow(&places(files.iter().map(PathBuf::as_path))));
+        self.tell(&report, unwatched, why, started.elapsed())
+    }
+
+    fn tell(&mut self, report: &Report, unwatched: Vec<String>, why: &str, took: Duration) -> End {
+        let took = took.as_millis();
+        if report.exit == Exit::Locked {
+            tracing::debug!("another edgeallow is running; looking again when it is done");
+            return End::Busy;
+        }
+        let (mut news, mut failed) = (Vec::new(), false);
+        news.extend(unwatched.into_iter().map(|what| (what, true)));
+        for warning in &report.warnings {
+            news.push((format!("{} [{}]", warning.message, warning.id), true));
+        }
+        let of_backends = report.backends.iter().filter_map(|b| Some((b.name, b.error.as_ref()?)));
+        for (name, e) in report.error.iter().map(|e| ("", e)).chain(of_backends) {
+            let hint = e.hint.as_ref().map_or_else(String::new, |h| format!(" ({h})"));
+            let place = if name.is_empty() { String::new() } else { format!("{name}: ") };
+            news.push((format!("{place}{}{hint}", e.message), false));
+            failed = true;
+        }
+        self.say_new(news);
+        for backend in report.backends.iter().filter(|b| b.changed && b.state != BackendState::Failed) {
+            let whys: BTreeSet<&str> = backend.changes.iter().map(|c| c.why.as_str()).collect();
+            let whys = whys.into_iter().collect::<Vec<_>>().join("; ");
+            tracing::info!("healed {} in {took} ms, after {why}: {whys}", backend.name);
+        }
+        let end = match (failed || report.exit != Exit::Ok, report.changed) {
+            (true, _) => End::Failed,
+            (false, true) => End::Healed,
+            (false, false) => End::Clean,
+        };
+        self.heals += u64::from(end == End::Healed);
+        if end == End::Clean {
+            tracing::debug!("looked for {took} ms, after {why}: nothing to do");
+        }
+        self.manager.status(&match end {
+            End::Failed => "something could not be put right; see the log".to_owned(),
+            _ if report.warnings.iter().any(|w| w.id == super::sync::NOTHING_APPLIED) => {
+                "nothing is applied on this machine".to_owned()
+            }
+            _ => format!("keeping watch; {} heals so far", self.heals),
+        });
+        end
+    }
+
+    /// Says what wasn't said before, warnings apart from errors. What doesn't hold any more may be said again.
+    fn say_new(&mut self, what: impl IntoIterator<Item = (String, bool)>) {
+        let mut now = BTreeSet::new();
+        for (words, warning) in what {
+            if !self.said.contains(&words) {
+                if warning { tracing::warn!("{words}") } else { tracing::error!("{words}") }
+            }
+            now.insert(words);
+        }
+        self.said = now;
+    }
+
+    fn tell_of(&self, wait: Duration) {
+        if wait.is_zero() {
+            tracing::info!("nobody undoes edgeallow's changes any more; they are put back at once again");
+            return;
+        }
+        tracing::error!(
+            "SOMETHING KEEPS UNDOING edgeallow's changes: from now on they are put back only every {} s, and Cloudflare may \
+             be turned away in between. Find what writes the rules (`nft monitor`, cron, another firewall manager) and \
+             end it; `systemctl reload edgeallow-keep` or SIGHUP looks at once",
+            wait.as_secs()
+        );
+    }
+}
