@@ -25,7 +25,7 @@ if [ "${1-}" != --inside ]; then
 fi
 edgeallow=$2 units=$3
 
-mount -t tmpfs -o mode=755,size=256m tmpfs /mnt
+mount -t tmpfs -o mode=755,size=1g tmpfs /mnt
 mkdir /mnt/units && cp -r "$units/." /mnt/units
 cp "$edgeallow" /mnt/edgeallow
 for folder in etc var usr; do
@@ -57,11 +57,12 @@ END
 # Nothing is stored, so that whatever comes back was brought by these units and not by nftables.service.
 mkdir -p /etc/edgeallow
 printf '[nftables]\npersist = "none"\n[source]\ntimeout = "1s"\nconnect_timeout = "1s"\n' >/etc/edgeallow/config.toml
-# Nothing but what this is about.
+# Nothing but what this is about. Apache comes later.
+chmod 644 /usr/bin/fail2ban-client /usr/sbin/apachectl /usr/sbin/apache2ctl
 for unit in systemd-udevd systemd-udev-trigger systemd-random-seed systemd-update-utmp apparmor; do
     ln -sf /dev/null "/etc/systemd/system/$unit.service"
 done
-printf '[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\nWants=multi-user.target\nAllowIsolate=yes\n' \
+printf '[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\nWants=nftables.service\nAllowIsolate=yes\n' \
     >/etc/systemd/system/default.target
 for unit in nftables.service edgeallow-restore.service edgeallow-restore-late.service; do
     systemctl --quiet enable "$unit"
@@ -77,6 +78,7 @@ fail() {
     journalctl --no-pager -q -n 60 || true
     nft list ruleset
     end
+    exit 1
 }
 end() { systemctl poweroff --force --force; }
 open() { nft list ruleset | grep -q 'comment "edgeallow'; }
@@ -145,6 +147,14 @@ systemctl restart edgeallow-restore.service || fail 'storing'
 [ -e /etc/systemd/system/nftables.service.d/edgeallow.conf ] && [ -e /etc/edgeallow/nftables ] ||
     fail "nftables' rules were not stored"
 say 'the restore may store what nftables loads at boot'
+
+# Apache's own test chowns, raises limits and reads what is closed to others: that takes the drop-in.
+chmod 755 /usr/sbin/apachectl /usr/sbin/apache2ctl
+install -Dm644 -t /etc/systemd/system/edgeallow-apply.service.d /mnt/units/drop-ins/apache.conf
+systemctl daemon-reload
+systemctl start edgeallow-apply.service || fail 'applying to mod_evasive with the drop-in'
+[ -e /etc/apache2/conf-enabled/edgeallow-evasive.conf ] || fail 'mod_evasive got nothing'
+say 'with its drop-in, mod_evasive is served too'
 
 journalctl -q --no-pager | grep -iE 'SIGSYS|ordering cycle' && fail 'a forbidden system call, or a cycle'
 say 'no system call was forbidden that was needed, and no cycle was broken'
