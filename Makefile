@@ -21,7 +21,7 @@ BINARY := $(TARGET)/release/edgeallow
 export RUST_TEST_THREADS ?= 8
 
 SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
-	tests/units/systemd.sh packaging/ansible_env.sh tests/ansible/lint.sh
+	tests/units/systemd.sh
 COMMANDS := sync status verify remove fetch backends keep completions man
 
 .PHONY: help demo test test-all oracle lint bench bench-idle install setup build

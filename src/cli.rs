@@ -76,6 +76,9 @@ pub struct Global {
     /// Whether stderr is a log for machines, so that nothing else may be written there. Not a flag: found out at the start.
     #[arg(skip)]
     pub stderr_is_a_log: bool,
+    /// Whether this is a service, which has no report and tells what it does in the log. Not a flag either.
+    #[arg(skip)]
+    pub is_service: bool,
 }
 
 impl Global {

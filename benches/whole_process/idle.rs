@@ -27,7 +27,7 @@ pub fn keep() {
     prepare();
     feed(&["nft", "-f", "-"], NFT);
     fs::create_dir_all("/etc/edgeallow").unwrap();
-    fs::write("/etc/edgeallow/config.toml", "[nftables]\npersist = \"none\"\n").unwrap();
+    fs::write("/etc/edgeallow/config.toml", "backends = [\"nftables\"]\n[nftables]\npersist = \"none\"\n").unwrap();
     quiet(&[EDGEALLOW, "sync", "--offline"]);
     let mut command = Command::new(EDGEALLOW);
     let mut keeper = command.args(["keep", "-v"]).stderr(Stdio::piped()).spawn().unwrap();

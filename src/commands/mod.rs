@@ -35,6 +35,11 @@ use crate::{
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let Cli { mut global, command } = cli;
+    global.is_service = matches!(command, Command::Keep(_));
+    if let Command::Sync(args) = &command {
+        global.offline |= args.restore || args.fetched.is_some();
+        sync::wait(args.random_delay);
+    }
     match global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),

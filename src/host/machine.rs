@@ -92,7 +92,7 @@ impl Look for Machine {
     fn ordinary_folder(&self, path: &Path) -> bool {
         use std::os::unix::fs::MetadataExt as _;
         let device = |p: &Path| fs::symlink_metadata(p).ok().filter(fs::Metadata::is_dir).map(|m| m.dev());
-        device(path).is_some_and(|d| path.parent().and_then(device) == Some(d))
+        device(path).is_some_and(|d| path.parent().and_then(device) == Some(d)) && !is_mount(path)
     }
 
     fn program(&self, name: &str) -> Option<PathBuf> {
@@ -192,6 +192,14 @@ impl Look for Machine {
     }
 }
 
+/// Whether something is mounted there, be it the folder itself: a service manager does so with folders that a service may
+/// write in an otherwise read-only file system.
+fn is_mount(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
+        .is_ok_and(|s| s.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// Reasons to leave a folder be that are no failure: it isn't there, others use it, or the administrator put a link or
 /// a mount in its place.
 fn leaves_it(e: &std::io::Error) -> bool {
@@ -223,7 +231,7 @@ impl Act for Machine {
         self.forget();
         match fs::remove_dir(path) {
             Ok(()) => Ok(()),
-            Err(e) if leaves_it(&e) => Ok(()),
+            Err(e) if leaves_it(&e) || is_mount(path) => Ok(()),
             Err(e) => Err(Error::io(ErrorKind::Io, "remove the folder", path, &e)),
         }
     }

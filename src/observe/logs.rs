@@ -110,8 +110,9 @@ fn layer(format: LogFormat, global: &Global, service: bool, missing: &mut Vec<St
 fn heard(global: &Global, service: bool) -> Targets {
     let level = match (global.quiet, global.verbose + u8::from(service)) {
         (true, _) => LevelFilter::ERROR,
-        (_, 0) => LevelFilter::WARN,
-        (_, 1) => LevelFilter::INFO,
+        (_, 0) if !global.is_service => LevelFilter::WARN,
+        (_, 0) => LevelFilter::INFO,
+        (_, 1) if !global.is_service => LevelFilter::INFO,
         (..) => LevelFilter::DEBUG,
     };
     let heard = Targets::new().with_default(level);

@@ -407,8 +407,8 @@ fn a_disk_that_is_full_when_the_state_is_saved_is_said_and_the_result_is_told_as
 fn saved(at: &str, v4: &[&str]) -> String {
     let (four, six): (Vec<&str>, Vec<&str>) = crate::run::PUBLISHED.iter().partition(|p| p.contains('.'));
     let source = serde_json::json!({ "name": "cloudflare", "origin": "api", "etag": "x", "fetched_at": at });
-    let v4 = [four.as_slice(), v4].concat();
-    serde_json::json!({ "schema": 1, "source": source, "v4": v4, "v6": six }).to_string()
+    let four = [four.as_slice(), v4].concat();
+    serde_json::json!({ "schema": 1, "source": source, "v4": four, "v6": six }).to_string()
 }
 
 #[test]

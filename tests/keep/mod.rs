@@ -111,8 +111,6 @@ fn an_edited_configuration_counts_at_once_and_a_broken_one_is_said() {
     lab.write_file("/etc/edgeallow/config.toml", "prots = [80, 443, 8443]\n");
     keeper.wait_for("unknown key `prots`", 1);
     lab.write_file("/etc/edgeallow/config.toml", "ports = [80, 443, 8443]\n");
-    // A failure is tried again later and later; whoever has mended it says so.
-    keeper.signal(Signal::HUP);
     keeper.wait_until("port 8443 to be open", || lab.connect(EDGE4, 8443) == Reach::Accepted);
 }
 

@@ -140,7 +140,7 @@ impl<'a> Keeper<'a> {
         }
         let now = Instant::now();
         if let Some(wait) = self.timing.ended(now, end, now.duration_since(started)) {
-            self.tell_of(wait);
+            self.tell_of(wait, end);
         }
     }
 
@@ -211,9 +211,13 @@ impl<'a> Keeper<'a> {
         self.said = now;
     }
 
-    fn tell_of(&self, wait: Duration) {
+    fn tell_of(&self, wait: Duration, end: End) {
         if wait.is_zero() {
             tracing::info!("nobody undoes edgeallow's changes any more; they are put back at once again");
+            return;
+        }
+        if end == End::Failed {
+            tracing::error!("what fails again and again is tried only every {} s from now on", wait.as_secs());
             return;
         }
         tracing::error!(

@@ -122,9 +122,10 @@ impl Timing {
             End::Failed => {
                 let wait = (FIRST_WAIT * 2_u32.saturating_pow(self.failures.min(8))).min(LONGEST_WAIT);
                 self.failures += 1;
-                self.changed(now);
-                self.not_before = Some(now + wait);
-                None
+                // A change that comes before that is looked at: one backend that can't be mended doesn't hold up the others.
+                // But what fails may itself be heard as a change, so it counts like a heal.
+                self.next_round = now + wait;
+                self.healed(now)
             }
             End::Healed => self.healed(now),
         }
@@ -232,8 +233,23 @@ mod tests {
             assert_eq!(timing.due(), now + S * wait);
             now = timing.due();
         }
+        timing.changed(now - S);
+        assert_eq!(timing.due(), now - S + QUIET, "a change is looked at all the same");
         timing.now(now);
-        assert_eq!(timing.due(), now, "unless the operator asks");
+        assert_eq!(timing.due(), now - S + QUIET, "and at once if the operator asks");
+    }
+
+    #[test]
+    fn a_failure_that_is_heard_as_a_change_does_not_go_round_in_circles() {
+        let (mut timing, mut now) = started();
+        let start = now;
+        for _ in 0..10 {
+            timing.changed(now);
+            now = timing.due();
+            timing.begin();
+            timing.ended(now, End::Failed, MS);
+        }
+        assert!(now.duration_since(start) > S * 100, "{:?}", now.duration_since(start));
     }
 
     #[test]
