@@ -6,13 +6,14 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unsafe_code)]
 
 mod measure;
+mod reach;
 mod tools;
 mod workloads;
 
 use std::{env, process::Command};
 
 /// The parts, each in namespaces of its own.
-const PARTS: [&str; 3] = ["small", "tools", "large"];
+const PARTS: [&str; 4] = ["small", "tools", "reach", "large"];
 
 /// Arguments: the parts to be run (all of them), and the size of the largest list (a million).
 fn main() {
@@ -21,6 +22,7 @@ fn main() {
     match env::var("EDGEALLOW_BENCH_INSIDE").as_deref() {
         Ok("small") => workloads::small(),
         Ok("tools") => tools::all(),
+        Ok("reach") => reach::all(),
         Ok(_) => workloads::large(largest),
         Err(_) => {
             println!("# Benchmarks\n\n{}\n", measure::machine());

@@ -14,7 +14,7 @@ pub const EDGEALLOW: &str = env!("CARGO_BIN_EXE_edgeallow");
 const V6: &str = "2400:cb00::/32\n2606:4700::/32\n2803:f800::/32\n";
 
 /// A table that drops by default, with a few rules of an administrator.
-const NFT: &str = "table inet filter {\n chain input {\n  type filter hook input priority filter; policy drop;\n  \
+pub const NFT: &str = "table inet filter {\n chain input {\n  type filter hook input priority filter; policy drop;\n  \
                    ct state established,related accept\n  iif lo accept\n  tcp dport 22 accept\n }\n}\n";
 
 pub fn quiet(argv: &[&str]) {
@@ -22,7 +22,7 @@ pub fn quiet(argv: &[&str]) {
     assert!(status.is_ok_and(|s| s.success()), "{argv:?}");
 }
 
-fn feed(argv: &[&str], text: &str) {
+pub fn feed(argv: &[&str], text: &str) {
     let path = Path::new("/run/bench/stdin");
     fs::write(path, text).unwrap();
     run(&argv.iter().map(|&a| a.to_owned()).collect::<Vec<_>>(), Some(path));
@@ -45,7 +45,7 @@ fn prepare() {
     quiet(&["ip", "link", "set", "lo", "up"]);
 }
 
-fn flush() {
+pub fn flush() {
     quiet(&["nft", "flush", "ruleset"]);
     let _ = Command::new("ipset").arg("destroy").stderr(Stdio::null()).status();
     let _ = fs::remove_dir_all("/var/lib/edgeallow");
