@@ -7,13 +7,14 @@
 
 mod idle;
 mod measure;
+mod reach;
 mod tools;
 mod workloads;
 
 use std::{env, process::Command};
 
 /// The parts, each in namespaces of its own.
-const PARTS: [&str; 3] = ["small", "tools", "large"];
+const PARTS: [&str; 4] = ["small", "tools", "reach", "large"];
 
 /// Arguments: the parts to be run (all of them), and the size of the largest list (a million).
 fn main() {
@@ -23,6 +24,7 @@ fn main() {
         Ok("small") => workloads::small(),
         Ok("tools") => tools::all(),
         Ok("idle") => idle::keep(),
+        Ok("reach") => reach::all(),
         Ok(_) => workloads::large(largest),
         Err(_) => {
             println!("# Benchmarks\n\n{}\n", measure::machine());

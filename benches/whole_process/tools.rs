@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The machine's own folders with everything written kept in memory, an empty /run, and none of the machine's edgeallow.
-fn prepare() {
+pub fn prepare() {
     quiet(&["mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
     for folder in ["etc", "var", "usr"] {
         let (upper, work) = (format!("/mnt/{folder}/upper"), format!("/mnt/{folder}/work"));
@@ -30,7 +30,7 @@ fn prepare() {
 }
 
 /// The programs that edgeallow knows fail2ban and Apache by, there or not.
-fn install(there: bool) {
+pub fn install(there: bool) {
     for program in ["fail2ban-client", "apachectl", "apache2ctl", "httpd"] {
         for folder in ["/usr/bin", "/usr/sbin"] {
             let path = Path::new(folder).join(program);

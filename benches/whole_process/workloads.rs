@@ -45,7 +45,7 @@ pub fn prepare() {
     quiet(&["ip", "link", "set", "lo", "up"]);
 }
 
-fn flush() {
+pub fn flush() {
     quiet(&["nft", "flush", "ruleset"]);
     let _ = Command::new("ipset").arg("destroy").stderr(Stdio::null()).status();
     let _ = fs::remove_dir_all("/var/lib/edgeallow");

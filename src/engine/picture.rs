@@ -22,7 +22,7 @@ use crate::{
     nft::{self, Ruleset, SetId, TableFamily, TableId},
     reach::{
         self, Facts, Interface, Picture, Place, Sources,
-        model::{Elements, Hook, Language, Set, Table},
+        model::{Chain, Elements, Hook, Language, Set, Table},
         xtables::{Ipsets, Saved},
     },
 };
@@ -39,6 +39,8 @@ const SAMPLE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Prints the rules as nft writes them, with their numbers.
 const LISTING: [&str; 5] = ["nft", "-a", "-t", "list", "ruleset"];
+/// `NFPROTO_NETDEV` of linux/netfilter.h.
+const NETDEV: TableFamily = TableFamily::Other(5);
 /// `NFT_SET_ANONYMOUS`, `NFT_SET_MAP` of linux/netfilter/nf_tables.h.
 const SET_ANONYMOUS: u32 = 0x1;
 const SET_MAP: u32 = 0x8;
@@ -112,6 +114,8 @@ struct Taking<'a> {
     sets: Vec<Vec<u8>>,
     /// Sets of ours that come from memory.
     memory: Vec<(SetId, Family)>,
+    /// Legacy tables that the kernel names.
+    legacy: Vec<(Family, String)>,
     /// What iptables' programs printed.
     saved: Vec<(Family, Language, Saved)>,
     picture: Picture,
@@ -132,7 +136,17 @@ enum About {
 impl<'a> Taking<'a> {
     fn new(host: &'a dyn Look, ours: &'a Prefixes) -> Self {
         let (rules, picture) = (Ruleset::default(), Picture::default());
-        Self { host, ours, rules, ruleset: None, sets: Vec::new(), memory: Vec::new(), saved: Vec::new(), picture }
+        Self {
+            host,
+            ours,
+            rules,
+            ruleset: None,
+            sets: Vec::new(),
+            memory: Vec::new(),
+            legacy: Vec::new(),
+            saved: Vec::new(),
+            picture,
+        }
     }
 
     fn missing(&mut self, what: &str, e: &Error) {
@@ -158,6 +172,38 @@ impl<'a> Taking<'a> {
             self.missing("the nftables rule set", &e);
         }
         self.ipsets();
+        self.compare();
+    }
+
+    /// What the programs show has to be what the kernel says there is: of nf_tables the same chains on the same hooks, with as
+    /// many rules in each, of legacy iptables the same tables with all chains that such a table has.
+    fn compare(&mut self) {
+        // A gap says so already.
+        if !self.picture.gaps.is_empty() {
+            return;
+        }
+        for (family, name) in &self.legacy {
+            let is = |t: &&Table| t.language == Language::IptablesLegacy && t.family == ip(*family) && t.name == *name;
+            let shown = self.picture.tables.iter().find(is);
+            if !shown.is_some_and(|t| built_in(name).iter().all(|c| t.chains.get(*c).is_some_and(|c| c.base.is_some())))
+            {
+                let what = format!("{}-legacy-save doesn't show all of the table {name}", seen::stem(*family));
+                self.picture.gaps.push(what);
+            }
+        }
+        let families = [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6, NETDEV];
+        for table in self.rules.tables.iter().filter(|t| sees_packets(t) && families.contains(&t.id.family)) {
+            let is = |t: &&Table| {
+                t.language != Language::IptablesLegacy && t.family == table.id.family && t.name == table.id.name
+            };
+            let shown = self.picture.tables.iter().find(is);
+            let differs = |c: &&nft::Chain| shown.and_then(|t| t.chains.get(&c.name)).is_none_or(|s| !is_same(c, s));
+            if let Some(chain) = table.chains.iter().find(differs) {
+                let words =
+                    format!("what is shown of the chain {} isn't what the kernel has", table.id.chain(&chain.name));
+                self.picture.gaps.push(words);
+            }
+        }
     }
 
     fn answers(&mut self, questions: Vec<Question>) {
@@ -192,6 +238,7 @@ impl<'a> Taking<'a> {
                     continue;
                 }
             };
+            self.legacy.extend(legacy.iter().map(|name| (family, name.clone())));
             match tool(Variant::Legacy, family) {
                 _ if legacy.is_empty() => {}
                 Some(tool) => {
@@ -413,6 +460,38 @@ impl<'a> Taking<'a> {
         }
         sets
     }
+}
+
+/// The chains that a legacy table can't be without.
+fn built_in(table: &str) -> &'static [&'static str] {
+    match table {
+        "filter" | "security" => &["INPUT", "FORWARD", "OUTPUT"],
+        "nat" => &["PREROUTING", "OUTPUT", "POSTROUTING"],
+        "mangle" => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+        "raw" => &["PREROUTING", "OUTPUT"],
+        _ => &[],
+    }
+}
+
+/// Whether a chain that a program shows can be the one that the kernel has.
+fn is_same(chain: &nft::Chain, shown: &Chain) -> bool {
+    let number = |hook| match hook {
+        // `NF_NETDEV_INGRESS` and `NF_NETDEV_EGRESS`; in inet ingress is 5 (`NF_INET_INGRESS`).
+        Hook::Prerouting | Hook::Ingress => 0,
+        Hook::Input | Hook::Egress => 1,
+        Hook::Forward => 2,
+        Hook::Output => 3,
+        Hook::Postrouting => 4,
+    };
+    let hangs = match (&chain.hooked, &shown.base) {
+        (None, None) => true,
+        (Some(hooked), Some(base)) => {
+            let here = hooked.hook == number(base.hook) || (base.hook == Hook::Ingress && hooked.hook == 5);
+            here && hooked.priority == base.priority && (hooked.policy == nft::Policy::Drop) == base.drops
+        }
+        _ => false,
+    };
+    hangs && chain.rules.len() == shown.rules.len()
 }
 
 /// Whether any packet passes through it.

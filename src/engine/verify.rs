@@ -263,6 +263,6 @@ fn throttled(reach: &ReachReport) -> Warning {
     let who = names(reach, ReachVerdict::Throttled);
     Warning::new(
         "throttled",
-        format!("Cloudflare gets through, but only up to a rate that {who} sets: a busy site would lose visitors"),
+        format!("Cloudflare gets through, but only up to a rate set by {who}: a busy site would lose visitors"),
     )
 }

@@ -8,7 +8,7 @@
 //! sets (`native`, `xtables`), loading them and connecting (`host`).
 
 mod host;
-mod inside;
+pub mod inside;
 mod native;
 mod pick;
 mod rule_set;

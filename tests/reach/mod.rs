@@ -8,6 +8,7 @@ use crate::{
     run::{PORTS, sync, try_sync},
 };
 
+mod garbled;
 mod named;
 mod schema;
 
