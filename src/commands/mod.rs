@@ -60,7 +60,10 @@ pub fn run(cli: Cli) -> ExitCode {
             .unwrap_or_else(|e| fail(&global, "backends", &e)),
         Command::Keep(args) => keep::run(&global, &args).unwrap_or_else(|e| fail(&global, "keep", &e)),
         Command::Completions { shell } => completions::run(shell),
-        Command::Man { command } => man::run(command.as_deref()).unwrap_or_else(|e| fail(&global, "man", &e)),
+        Command::Man { command, list } => {
+            let done = if list { man::list() } else { man::run(command.as_deref()) };
+            done.unwrap_or_else(|e| fail(&global, "man", &e))
+        }
     };
     ExitCode::from(exit as u8)
 }
