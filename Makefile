@@ -20,9 +20,8 @@ BINARY := $(TARGET)/release/edgeallow
 # The tests wait for packets that never come most of the time, so more of them run at once than there are processors.
 export RUST_TEST_THREADS ?= 8
 
-SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
-	tests/units/systemd.sh
-COMMANDS := sync status verify remove fetch backends keep completions man
+SCRIPTS := .ci/run tests/demo.sh tests/throwaway.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
+	tests/units/systemd.sh $(wildcard packaging/*.sh packaging/rpm/*.sh packaging/deb/p*)
 
 .PHONY: help demo test test-all oracle lint bench bench-idle install setup build
 
@@ -35,6 +34,10 @@ help:
 	@echo 'make bench    measure, beside nft, iptables-restore and ipset (root)'
 	@echo 'make bench-idle  measure ten idle minutes of edgeallow keep (root)'
 	@echo 'make install  binary, manual pages, completions, units and examples into PREFIX ($(PREFIX)); DESTDIR is honoured'
+	@echo 'make package  .deb, .rpm, tarball, SBOM and checksums into target/package; the first time it builds tools'
+	@echo 'make package-test   install, upgrade and purge them in a throwaway host (root)'
+	@echo 'make package-repro  build them once more elsewhere and compare the bytes'
+	@echo 'make deny     licences, versions and sources of the libraries; make audit: known flaws (network)'
 	@echo 'make setup    install the packages that all of these need (Debian, Ubuntu; root)'
 
 setup:
@@ -70,7 +73,7 @@ lint:
 	@packaging/needs.sh build lint
 	cargo fmt --check
 	cargo clippy --locked --all-targets --all-features -- -D warnings
-	shellcheck $(SCRIPTS)
+	shellcheck -x $(SCRIPTS)
 	@packaging/ansible_env.sh '$(TARGET)/ansible' lint
 	tests/ansible/lint.sh '$(TARGET)/ansible/lint'
 	@packaging/needs.sh clean-names
@@ -89,7 +92,7 @@ install: build
 	install -d '$(datadir)/man/man8' '$(datadir)/bash-completion/completions' '$(datadir)/zsh/site-functions' \
 		'$(datadir)/fish/vendor_completions.d'
 	'$(BINARY)' man >'$(datadir)/man/man8/edgeallow.8'
-	for command in $(COMMANDS); do \
+	commands=$$('$(BINARY)' man --list) || exit 1; for command in $$commands; do \
 		'$(BINARY)' man "$$command" >'$(datadir)/man/man8/edgeallow-'"$$command.8" || exit 1; \
 	done
 	'$(BINARY)' completions bash >'$(datadir)/bash-completion/completions/edgeallow'
@@ -101,3 +104,24 @@ install: build
 	done
 	install -m644 cron/edgeallow.cron examples/config.toml '$(exampledir)'
 	install -m644 cron/drop-ins/*.conf '$(exampledir)/drop-ins'
+
+.PHONY: package package-test package-repro deny audit
+package:
+	@packaging/needs.sh build package
+	@packaging/tools.sh cargo-auditable cargo-cyclonedx cargo-deb cargo-generate-rpm
+	@packaging/build.sh
+
+package-test: package
+	@packaging/needs.sh demo package
+	@packaging/test.sh
+
+package-repro: package
+	@packaging/repro.sh
+
+deny:
+	@packaging/tools.sh cargo-deny
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked check bans licenses sources
+
+audit:
+	@packaging/tools.sh cargo-deny
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked check advisories

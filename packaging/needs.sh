@@ -1,5 +1,5 @@
 #!/bin/sh
-# needs.sh build|test|demo|lint|clean-names ...
+# needs.sh build|test|demo|lint|package|clean-names ...
 # Sees to it that what the named purposes need is there: installs it where it can (Debian, Ubuntu, root), otherwise
 # says what is missing. Asks for nothing and installs nothing when nothing is missing.
 set -eu
@@ -16,6 +16,7 @@ packages() {
         [ -x /usr/sbin/sendmail ] || echo msmtp-mta ;;
     demo) echo nftables iproute2 util-linux mount perl-base ;;
     lint) echo shellcheck python3-venv ;;
+    package) echo binutils cpio dpkg-dev lintian man-db rpm rpm2cpio ;;
     *) echo "needs.sh: unknown purpose $1" >&2 && exit 2 ;;
     esac
 }

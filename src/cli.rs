@@ -153,6 +153,9 @@ pub enum Command {
     Man {
         /// The command
         command: Option<String>,
+        /// Print the names of the commands instead, one a line: each has a page
+        #[arg(long, conflicts_with = "command")]
+        list: bool,
     },
 }
 

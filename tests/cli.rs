@@ -137,12 +137,18 @@ fn completions_and_manual_pages_for_all_that_there_is() {
         assert!(run(dir.path(), &["completions", shell]).1.contains("sync"), "{shell}");
     }
     assert!(run(dir.path(), &["man"]).1.contains(".TH edgeallow 8"));
-    for command in ["sync", "status", "verify", "remove", "fetch", "backends", "completions", "man"] {
+    let (status, list, _) = run(dir.path(), &["man", "--list"]);
+    let listed: Vec<&str> = list.lines().collect();
+    let overview = edgeallow::cli::definition();
+    let defined: Vec<&str> = overview.get_subcommands().map(clap::Command::get_name).collect();
+    assert!(status == 0 && listed == defined && listed.contains(&"sync"), "{list}");
+    for command in listed {
         let (status, page, _) = run(dir.path(), &["man", command]);
         assert!(status == 0 && page.contains(&format!(".TH edgeallow-{command} 8")), "{page}");
     }
     let (status, _, err) = run(dir.path(), &["man", "nothing"]);
     assert!(status == 2 && err.contains("sync"), "{err}");
+    assert_eq!(run(dir.path(), &["man", "--list", "sync"]).0, 2);
 }
 
 #[test]

@@ -45,11 +45,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Color::Always => anstream::ColorChoice::Always.write_global(),
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
-    global.stderr_is_a_log = observe::logs::init(&global, matches!(command, Command::Keep(_)));
-    if let Command::Sync(args) = &command {
-        global.offline |= args.restore || args.fetched.is_some();
-        sync::wait(args.random_delay);
-    }
+    global.stderr_is_a_log = observe::logs::init(&global);
     let exit = match command {
         Command::Sync(args) => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args)),
         Command::Status(args) => reported(&global, "status", &[], &args.monitoring, |s| status::run(s, &args)),
@@ -65,7 +61,10 @@ pub fn run(cli: Cli) -> ExitCode {
             .unwrap_or_else(|e| fail(&global, "backends", &e)),
         Command::Keep(args) => keep::run(&global, &args).unwrap_or_else(|e| fail(&global, "keep", &e)),
         Command::Completions { shell } => completions::run(shell),
-        Command::Man { command } => man::run(command.as_deref()).unwrap_or_else(|e| fail(&global, "man", &e)),
+        Command::Man { command, list } => {
+            let done = if list { man::list() } else { man::run(command.as_deref()) };
+            done.unwrap_or_else(|e| fail(&global, "man", &e))
+        }
     };
     ExitCode::from(exit as u8)
 }

@@ -23,18 +23,16 @@ use crate::{
 /// `auto` is for people, except under systemd, where standard error is the journal: then fields go there. Where the
 /// journal is asked for and there is none, syslog gets what it would have got; where there is neither, standard error.
 ///
-/// `service`: a command that has no report, and tells what it does in its log.
-///
 /// Returns whether standard error is a log for machines now, which gets every error as an event: JSON, or the journal.
 #[must_use]
-pub fn init(global: &Global, service: bool) -> bool {
+pub fn init(global: &Global) -> bool {
     let asked = match global.log_format {
         LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journal,
         LogFormat::Auto => LogFormat::Human,
         asked => asked,
     };
     let mut missing = Vec::new();
-    let layer = layer(asked, global, service, &mut missing);
+    let layer = layer(asked, global, &mut missing);
     // Only a second call could fail, and there is none.
     let _ = tracing_subscriber::registry().with(layer).try_init();
     let complete = missing.is_empty();
@@ -50,7 +48,7 @@ pub fn init(global: &Global, service: bool) -> bool {
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn layer(format: LogFormat, global: &Global, service: bool, missing: &mut Vec<String>) -> Boxed {
+fn layer(format: LogFormat, global: &Global, missing: &mut Vec<String>) -> Boxed {
     // A log that is kept tells the whole story, however quiet the run is to be for the one who started it.
     let kept = if global.verbose > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO };
     match format {
@@ -73,7 +71,7 @@ fn layer(format: LogFormat, global: &Global, service: bool, missing: &mut Vec<St
             }
             Err(e) => {
                 missing.push(format!("the journal can't be reached ({}), so logs go elsewhere", io_reason(&e)));
-                layer(LogFormat::Syslog, global, service, missing)
+                layer(LogFormat::Syslog, global, missing)
             }
         },
         LogFormat::Syslog => match syslog::Syslog::connect() {
@@ -88,7 +86,7 @@ fn layer(format: LogFormat, global: &Global, service: bool, missing: &mut Vec<St
             Err(e) => {
                 let what = format!("syslog can't be reached at {} ({})", syslog::PATH, io_reason(&e));
                 missing.push(format!("{what}, so logs go to standard error"));
-                layer(LogFormat::Human, global, service, missing)
+                layer(LogFormat::Human, global, missing)
             }
         },
         LogFormat::Json => tracing_subscriber::fmt::layer()
@@ -101,22 +99,20 @@ fn layer(format: LogFormat, global: &Global, service: bool, missing: &mut Vec<St
             .with_ansi(colour(global.color))
             .with_target(false)
             .without_time()
-            .with_filter(heard(global, service))
+            // The report says the same to the same reader.
+            .with_filter(Targets::new().with_default(level(global)).with_target(story::TARGET, LevelFilter::OFF))
             .boxed(),
     }
 }
 
-/// What people are told on standard error. Where there is a report, it tells the story to the same reader.
-fn heard(global: &Global, service: bool) -> Targets {
-    let level = match (global.quiet, global.verbose + u8::from(service)) {
+const fn level(global: &Global) -> LevelFilter {
+    match (global.quiet, global.verbose) {
         (true, _) => LevelFilter::ERROR,
         (_, 0) if !global.is_service => LevelFilter::WARN,
         (_, 0) => LevelFilter::INFO,
         (_, 1) if !global.is_service => LevelFilter::INFO,
         (..) => LevelFilter::DEBUG,
-    };
-    let heard = Targets::new().with_default(level);
-    if service { heard } else { heard.with_target(story::TARGET, LevelFilter::OFF) }
+    }
 }
 
 fn colour(asked: Color) -> bool {

@@ -1,0 +1,28 @@
+# shellcheck shell=sh disable=SC2086  # lists of words
+units='@UNITS@'
+running='@RUNNING@'
+# $1 is the number of versions that stay: 0 is a removal, 1 an upgrade, which leaves the rules alone.
+if [ "$1" = 0 ]; then
+    active=
+    if [ -d /run/systemd/system ]; then
+        for unit in $running; do
+            ! systemctl --quiet is-active "$unit" || active="$active $unit"
+        done
+        # First of all, or they would put back what is taken out.
+        systemctl --no-reload stop $units >/dev/null 2>&1 || :
+    fi
+    if ! /usr/bin/edgeallow remove --lock-timeout 60; then
+        if [ -e /var/lib/edgeallow/state.json ]; then
+            [ -z "$active" ] || systemctl start $active >/dev/null 2>&1 || :
+            echo 'edgeallow: what it put into the firewalls could not all be taken out, so the package stays.' >&2
+            echo 'edgeallow: mend what is named above and remove the package again. To leave the rules behind on' >&2
+            echo 'edgeallow: purpose, delete /var/lib/edgeallow/state.json first.' >&2
+            exit 1
+        fi
+        echo 'edgeallow: it has never been applied here, so there is nothing to take out.' >&2
+    fi
+    # The links go while systemd can still read which ones the units asked for.
+    if [ -x /usr/bin/systemctl ]; then
+        systemctl --no-reload disable $units >/dev/null 2>&1 || :
+    fi
+fi
