@@ -150,6 +150,9 @@ fn word(family: Family) -> &'static str {
     if family == Family::V4 { "ip" } else { "ip6" }
 }
 
+/// Invents one kind of rule.
+type Inventor<I> = fn(&mut I, Way, Family) -> String;
+
 impl Writer<'_> {
     /// A rule's family: in tables of both it is chosen, and all of a rule's tests stay with it.
     fn rule_family(&mut self) -> Family {
@@ -224,7 +227,7 @@ impl Writer<'_> {
 
     fn test(&mut self, class: Class, way: Way, family: Family) -> String {
         let tracked = if class == Class::Device { 0 } else { 1 };
-        let kinds: [(u32, fn(&mut Self, Way, Family) -> String); 10] = [
+        let kinds: [(u32, Inventor<Self>); 10] = [
             (22, Self::address),
             (7, Self::address_and_port),
             (14, |w, way, _| w.port(way)),
