@@ -17,13 +17,15 @@ use rules::At;
 use test::{NAT_DST, NAT_SRC, Spot};
 
 use super::{
-    model::{Base, Chain, ChainKind, Hook, Picture, Table},
+    model::{Base, Chain, ChainKind, Field, Hook, Part, Picture, Table},
     packet::{Facts, Probe},
     sources::Sources,
     verdict::{Effect, Judged, Judgement, Leg, Obstacle, Step},
 };
 use crate::nft::TableFamily;
 
+/// How often more is exchanged after the handshake, at most: a mark that still changes then turns in a circle.
+const EXCHANGES: usize = 4;
 /// How many rules times classes are looked at before a rule set counts as too intricate.
 const BUDGET: u64 = 50_000_000;
 /// `NFPROTO_NETDEV`.
@@ -107,7 +109,33 @@ impl<'a> Walk<'a> {
         let start = Class { sources: sources.clone(), state: State::default(), doubt: Doubt::default() };
         let asked = self.request(Leg::Syn, vec![start]);
         let answered = self.answer(Leg::SynAck, asked.into_iter().map(|c| next_packet(c, Leg::SynAck)).collect());
-        let followed = self.request(Leg::Ack, answered.into_iter().map(|c| next_packet(c, Leg::Ack)).collect());
+        let mut going = self.exchange(answered.into_iter().map(|c| next_packet(c, Leg::Ack)).collect());
+        // A connection mark that an established packet sets is there when the next one comes.
+        for _ in 0..if self.marks_connections() { EXCHANGES } else { 0 } {
+            let again: Vec<Class> = going.iter().map(|c| next_packet(c.clone(), Leg::Data)).collect();
+            let next = self.exchange(again);
+            let known = |new: &Class| {
+                going.iter().any(|c| c.state.ct_mark == new.state.ct_mark && c.sources.covers(&new.sources))
+            };
+            let settled = next.iter().all(known);
+            going = next;
+            if settled {
+                break;
+            }
+        }
+        going
+    }
+
+    /// Whether any rule sets a connection mark.
+    fn marks_connections(&self) -> bool {
+        let rules = self.picture.tables.iter().flat_map(|t| t.chains.values()).flat_map(|c| &c.rules);
+        let sets = |p: &Part| matches!(p, Part::SetMark(set) if set.to == Field::CtMark);
+        rules.flat_map(|r| &r.parts).any(sets)
+    }
+
+    /// A packet of the client's and one of the server's, once they know each other.
+    fn exchange(&mut self, classes: Vec<Class>) -> Vec<Class> {
+        let followed = self.request(Leg::Ack, classes);
         self.answer(Leg::Data, followed.into_iter().map(|c| next_packet(c, Leg::Data)).collect())
     }
 

@@ -342,6 +342,16 @@ fn nat_of_what_conntrack_takes_up_in_the_middle_is_anybodys_guess() {
 }
 
 #[test]
+fn a_connection_mark_that_an_established_packet_sets_is_there_for_the_next() {
+    let set = Part::SetMark(SetMark { to: Field::CtMark, value: MarkValue::Bits { of: Field::Mark, and: 0, xor: 7 } });
+    let marked = vec![is(Field::CtMark, Sources::one(7)), DROP];
+    let rules = vec![marked, vec![is(Field::CtState, Sources::one(2)), from("173.245.48.0/21"), set]];
+    let fates = fate(&picture(vec![table("t", vec![("in", on(Hook::Input, 0, false, rules))])]));
+    let half = |range: &str, what: &str| (range.to_owned(), what.to_owned());
+    assert_eq!(fates, [half("173.245.48.0/21", "refused in 1 Ack"), half("173.245.56.0/21", "accepted")]);
+}
+
+#[test]
 fn an_answer_that_is_not_translated_back_reaches_nobody() {
     let dnat = |port| Part::Dnat { address: Operand::None, port: Operand::Is(port), to_this_host: true };
     let run = |port| {
