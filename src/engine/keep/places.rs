@@ -42,9 +42,8 @@ mod tests {
         let files = ["/etc/ufw/user.rules", "/etc/nftables.conf", "/etc/nftables.nft", "/etc/firewalld/zones/"];
         let more = ["/etc/edgeallow/nftables/*.nft", "/var/lib/csf/csf.4.saved"];
         let places = places(files.iter().chain(&more).map(Path::new));
-        let all: Vec<_> =
-            places.iter().filter(|(_, n)| **n == Names::All).map(|(f, _)| f.display().to_string()).collect();
-        assert_eq!(all, ["/etc/edgeallow/nftables", "/etc/firewalld/zones", "/etc/ufw"]);
+        let all: Vec<&Path> = places.iter().filter(|(_, n)| **n == Names::All).map(|(f, _)| f.as_path()).collect();
+        assert_eq!(all, ["/etc/edgeallow/nftables", "/etc/firewalld/zones", "/etc/ufw"].map(Path::new));
         let these = |names: &[&str]| Names::These(names.iter().map(|&n| n.to_owned()).collect());
         assert_eq!(places[Path::new("/etc")], these(&["nftables.conf", "nftables.nft"]));
         assert_eq!(places[Path::new("/var/lib/csf")], these(&["csf.4.saved"]));

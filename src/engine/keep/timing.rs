@@ -132,12 +132,12 @@ impl Timing {
     }
 
     fn healed(&mut self, now: Instant) -> Option<Duration> {
+        let before = self.wait;
         let calm = |last: &Instant| now.duration_since(*last) > SPAN + self.wait * 2;
         if self.heals.back().is_some_and(calm) {
             self.wait = Duration::ZERO;
         }
         remember(&mut self.heals, now);
-        let before = self.wait;
         if !self.wait.is_zero() {
             self.wait = (self.wait * 2).min(LONGEST_WAIT);
         } else if self.heals.len() > HEALS {
