@@ -147,3 +147,41 @@ fn a_rule_of_iptables_is_deleted_by_its_number_in_the_right_program() {
         ["iptables -I OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"]
     );
 }
+
+#[test]
+fn a_rule_of_iptables_is_deleted_by_what_it_says_where_that_is_compared() {
+    let tool = Tool::ByHand(Language::IptablesNft);
+    let of = |text: &str| {
+        let place = Place { hook: Hook::Forward, text: Some(text.into()), ..xt("FORWARD", Some(2)) };
+        mended(&place, &tool, &[], &[])
+    };
+    assert_eq!(
+        of("-A FORWARD -p tcp -m multiport --dports 80,443 -m set --match-set bad src -j DROP"),
+        ["iptables -D FORWARD -p tcp -m multiport --dports 80,443 -m set --match-set bad src -j DROP"]
+    );
+    // `-D` compares what these hold besides what they print, and finds nothing.
+    assert_eq!(of("-A FORWARD -m recent --rcheck --name x --rsource -j DROP"), ["iptables -D FORWARD 2"]);
+    assert_eq!(of("-A FORWARD -p tcp -m connlimit --connlimit-above 2 -j REJECT"), ["iptables -D FORWARD 2"]);
+    assert_eq!(of(r#"-A FORWARD -m comment --comment "two words" -j DROP"#), ["iptables -D FORWARD 2"]);
+}
+
+#[test]
+fn a_rule_that_lets_packets_in_is_not_advised_to_be_deleted() {
+    let text = Some("tcp dport 443 limit rate 10/second accept".into());
+    let place = Place { text, ..nft("filter", "input") };
+    assert_eq!(mended(&place, &Tool::ByHand(Language::Nft), &[], &[]), ["edgeallow sync --backend nftables"]);
+    let text = Some("-A INPUT -m limit --limit 9/sec -j ACCEPT".into());
+    let place = Place { text, ..xt("INPUT", Some(4)) };
+    assert_eq!(mended(&place, &Tool::ByHand(Language::IptablesNft), &[], &["iptables"]), Vec::<String>::new());
+}
+
+#[test]
+fn csf_is_told_the_entry_of_its_list() {
+    let text = Some("-A DENYIN -s 104.16.0.0/12 ! -i lo -j DROP".into());
+    let place = Place { text, ..xt("DENYIN", Some(1)) };
+    let caught = ["104.16.0.0/13", "104.24.0.0/14"];
+    assert_eq!(mended(&place, &Tool::Csf, &caught, &["csf"]), ["csf -dr 104.16.0.0/12"]);
+    let text = Some("-A DENYOUT -m set --match-set chain_DENY dst -j DROP".into());
+    let place = Place { text, ..xt("DENYOUT", Some(1)) };
+    assert_eq!(mended(&place, &Tool::Csf, &caught[..1], &["csf"]), ["csf -dr 104.16.0.0/13"]);
+}
