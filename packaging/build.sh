@@ -49,12 +49,6 @@ binary=$stage/edgeallow
 cp "$target/release/edgeallow" "$binary"
 
 # ── What goes with it.
-# config: every key of the example, commented out, under its section.
-config() {
-    echo '# edgeallow configuration. What is commented out is the default.'
-    sed -e '1,2d' -e 's/^[^#[]/#&/' examples/config.toml
-}
-
 # units PREFIX: the unit files, for a binary in PREFIX/bin
 units() {
     for unit in cron/*.service cron/*.timer; do
@@ -120,7 +114,7 @@ deb=$stage/deb
 mkdir -p "$deb/etc/edgeallow" "$deb/usr/lib/systemd/system" "$deb/usr/share/lintian/overrides"
 common "$deb" /usr zsh/vendor-completions
 units /usr "$deb/usr/lib/systemd/system"
-config >"$deb/etc/edgeallow/config.toml"
+packaging/config.sh >"$deb/etc/edgeallow/config.toml"
 gzip -9nc CHANGELOG.md >"$deb/usr/share/doc/edgeallow/changelog.gz"
 cp packaging/deb/lintian-overrides "$deb/usr/share/lintian/overrides/edgeallow"
 
@@ -142,7 +136,7 @@ rpm=$stage/rpm
 mkdir -p "$rpm/etc/edgeallow" "$rpm/usr/lib/systemd/system" "$rpm/usr/share/licenses/edgeallow"
 common "$rpm" /usr zsh/site-functions
 units /usr "$rpm/usr/lib/systemd/system"
-config >"$rpm/etc/edgeallow/config.toml"
+packaging/config.sh >"$rpm/etc/edgeallow/config.toml"
 cp CHANGELOG.md "$rpm/usr/share/doc/edgeallow/"
 cp LICENSE "$rpm/usr/share/licenses/edgeallow/"
 scripts packaging/rpm "$stage/rpm-scripts"
@@ -153,7 +147,7 @@ mkdir -p "$stage/$tree/bin" "$stage/$tree/lib/systemd/system" "$stage/$tree/etc/
 common "$stage/$tree" '' zsh/site-functions
 install -m755 "$stage/edgeallow-static" "$stage/$tree/bin/edgeallow"
 units /usr/local "$stage/$tree/lib/systemd/system"
-config >"$stage/$tree/etc/edgeallow/config.toml"
+packaging/config.sh >"$stage/$tree/etc/edgeallow/config.toml"
 cp README.md LICENSE CHANGELOG.md "$stage/$tree/"
 cp packaging/INSTALL.md "$stage/$tree/INSTALL.md"
 

@@ -169,6 +169,22 @@ fn the_example_configuration_holds_the_defaults() {
 }
 
 #[test]
+fn the_installed_configuration_sets_nothing_and_shows_every_key() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/config.sh");
+    let output = std::process::Command::new(script).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let config = edgeallow::config::Config::parse(&text, "config.sh").unwrap();
+    assert_eq!(config, edgeallow::config::Config::default());
+    let set: Vec<&str> = text.lines().filter(|l| !l.starts_with(['#', '[']) && !l.is_empty()).collect();
+    assert!(output.status.success() && set.is_empty(), "{set:?}");
+    let example = include_str!("../examples/config.toml");
+    for line in example.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
+        let shown = if line.starts_with('[') { line.to_owned() } else { format!("#{line}") };
+        assert!(text.lines().any(|l| l == shown), "{shown}");
+    }
+}
+
+#[test]
 fn the_examples_of_hooks_are_configurations() {
     let text = include_str!("../examples/hooks/config.toml");
     let config = edgeallow::config::Config::parse(text, "examples/hooks/config.toml").unwrap();
