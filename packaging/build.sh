@@ -73,12 +73,13 @@ common() {
     "$binary" completions fish >"$share/fish/vendor_completions.d/edgeallow.fish"
     cp README.md "$share/doc/edgeallow/"
     cp -R docs/. "$share/doc/edgeallow/"
-    cp -R examples/. "$share/doc/edgeallow/examples/"
+    # Links to what lies elsewhere here would lead nowhere there.
+    cp -RL examples/. "$share/doc/edgeallow/examples/"
     # The crontab is an example: beside an enabled timer it would run everything twice.
     for file in cron/*; do
         case $file in
         'cron/*' | *.service | *.timer) ;;
-        *) cp -R "$file" "$share/doc/edgeallow/examples/" ;;
+        *) cp -RL "$file" "$share/doc/edgeallow/examples/" ;;
         esac
     done
     gzip -9nc "$stage/edgeallow.cdx.json" >"$share/doc/edgeallow/edgeallow.cdx.json.gz"
