@@ -24,7 +24,7 @@ SCRIPTS := .ci/run packaging/needs.sh tests/demo.sh tests/conformance/csf_stand_
 	tests/units/systemd.sh
 COMMANDS := sync status verify remove fetch backends keep completions man
 
-.PHONY: help demo test test-all oracle lint bench bench-idle install setup build
+.PHONY: help demo test test-all oracle lint bench bench-idle install setup build docs
 
 help:
 	@echo 'make demo     show edgeallow at work in a throwaway host (root); this machine is not changed'
@@ -35,6 +35,7 @@ help:
 	@echo 'make bench    measure, beside nft, iptables-restore and ipset (root)'
 	@echo 'make bench-idle  measure ten idle minutes of edgeallow keep (root)'
 	@echo 'make install  binary, manual pages, completions, units and examples into PREFIX ($(PREFIX)); DESTDIR is honoured'
+	@echo 'make docs     make anew what is generated: configuration reference, schemas, the picture of a dry run (root)'
 	@echo 'make setup    install the packages that all of these need (Debian, Ubuntu; root)'
 
 setup:
@@ -70,6 +71,14 @@ lint:
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	shellcheck $(SCRIPTS)
 	@packaging/needs.sh clean-names
+
+# The tests that hold these pages against the code write them first.
+docs: export UPDATE_DOCS = 1
+docs: export UPDATE_SCHEMA = 1
+docs:
+	@packaging/needs.sh build test
+	cargo test --locked --features fault-injection,schema --test docs --test schema
+	cargo test --locked --features fault-injection,schema --test machine readme::the_picture
 
 bench:
 	@packaging/needs.sh build test
