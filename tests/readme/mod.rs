@@ -73,6 +73,9 @@ const DROPPING: &str = "table inet filter {
 }
 ";
 
+/// Where a tab stands in the picture: what draws it may know none.
+const TAB: &str = "    ";
+
 /// Runs `make` in the project, as far as that makes sense in a test.
 fn make(target: &str) {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -175,7 +178,7 @@ fn the_picture_is_of_a_real_dry_run() {
     let typed = "edgeallow sync --offline --dry-run";
     let script = ["script", "-qec", &format!("stty cols 100 && {typed}"), "/dev/null"];
     let output = lab.command(script).env("TERM", "xterm-256color").run().expect_ok();
-    let screen = format!("\u{1b}[1m# {typed}\u{1b}[0m\n{}", output.stdout.replace('\r', ""));
+    let screen = format!("\u{1b}[1m# {typed}\u{1b}[0m\n{}", output.stdout.replace('\r', "").replace('\t', TAB));
     assert!(screen.contains("\u{1b}[32m"), "no colours: {screen}");
     let drawn = anstyle_svg::Term::new().min_width_px(820).render_svg(&screen);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dry-run.svg");
