@@ -23,7 +23,7 @@ export RUST_TEST_THREADS ?= 8
 SCRIPTS := .ci/run tests/demo.sh tests/throwaway.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
 	tests/units/systemd.sh $(wildcard packaging/*.sh packaging/rpm/*.sh packaging/deb/p*)
 
-.PHONY: help demo test test-all oracle lint bench bench-idle install setup build
+.PHONY: help demo test test-all oracle lint bench bench-idle install setup build docs
 
 help:
 	@echo 'make demo     show edgeallow at work in a throwaway host (root); this machine is not changed'
@@ -38,6 +38,7 @@ help:
 	@echo 'make package-test   install, upgrade and purge them in a throwaway host (root)'
 	@echo 'make package-repro  build them once more elsewhere and compare the bytes'
 	@echo 'make deny     licences, versions and sources of the libraries; make audit: known flaws (network)'
+	@echo 'make docs     make anew what is generated: configuration reference, schemas, the picture of a dry run (root)'
 	@echo 'make setup    install the packages that all of these need (Debian, Ubuntu; root)'
 
 setup:
@@ -77,6 +78,14 @@ lint:
 	@packaging/ansible_env.sh '$(TARGET)/ansible' lint
 	tests/ansible/lint.sh '$(TARGET)/ansible/lint'
 	@packaging/needs.sh clean-names
+
+# The tests that hold these pages against the code write them first.
+docs: export UPDATE_DOCS = 1
+docs: export UPDATE_SCHEMA = 1
+docs:
+	@packaging/needs.sh build test
+	cargo test --locked --features fault-injection,schema --test docs --test schema
+	cargo test --locked --features fault-injection,schema --test machine readme::the_picture
 
 bench:
 	@packaging/needs.sh build test

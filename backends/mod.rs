@@ -2,13 +2,15 @@
 //!
 //! # Add a backend in an hour
 //!
+//! CONTRIBUTING.md has this in full; `examples/own_backend.rs` is what came of following it.
+//!
 //! 1. Decide what you own in the tool, live and persisted, all of it carrying the tag `edgeallow`; write it down as
 //!    [`Backend::Owned`]. Its `Default` is "nothing of ours is here".
 //! 2. `observe`: read the tool (never change it: you get a [`Look`]) into [`Backend::Seen`], which holds what is ours
 //!    and what you need to know of the rest.
 //! 3. `target`: what should be ours, given what is wanted. Pure.
 //! 4. `steps`: the difference between what is seen and what should be ours, as [`Plan`]. Pure.
-//! 5. Put it into [`registry`] and into the conformance suite (`tests/conformance`), which refuses to build without.
+//! 5. Put it into [`registry`] and into the conformance suite (`tests/conformance`), which fails until it is there.
 //!
 //! Syncing is `steps(seen, target(wanted, seen))`, removing is `steps(seen, Owned::default())`, undoing is
 //! `steps(seen now, owned before)`, verifying is "steps is empty". There is no fifth thing.

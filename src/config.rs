@@ -26,22 +26,27 @@ pub const DEFAULT_PATH: &str = "/etc/edgeallow/config.toml";
 /// All that can be configured.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Config {
     /// Which backends run: `["auto"]`, or names.
     pub backends: Vec<String>,
     /// The ports that Cloudflare shall reach.
     #[serde(deserialize_with = "ports")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeSet<u16>"))]
     pub ports: BTreeSet<u16>,
     /// The transport protocols.
     #[serde(deserialize_with = "protocols")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeSet<Protocol>"))]
     pub protocols: BTreeSet<Protocol>,
     /// The operator's own prefixes, allowed like Cloudflare's. Exempt from the rules of trust, never from syntax.
     #[serde(deserialize_with = "extra")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub extra: Prefixes,
     /// Whether a sync ends with a look at all packet filters: do the ranges get through?
     pub verify: bool,
     /// How long a range must have vanished before it is removed.
     #[serde(deserialize_with = "duration")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub removal_grace: SignedDuration,
     /// Where runs that act write metrics for Prometheus.
     pub metrics: Option<PathBuf>,
@@ -64,6 +69,7 @@ pub struct Config {
 /// What a list must keep to, and from which size on a look samples.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Limits {
     /// Most prefixes in a list.
     pub max_prefixes: usize,

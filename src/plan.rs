@@ -13,6 +13,7 @@ pub const TAG: &str = "edgeallow";
 /// A transport protocol that Cloudflare may speak to this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Protocol {
     /// TCP: what Cloudflare's edge uses towards origins.
     Tcp,

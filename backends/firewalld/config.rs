@@ -5,6 +5,7 @@ use serde::Deserialize;
 /// The operator's wishes for firewalld.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FirewalldConfig {
     /// Where our rules stand.
     pub method: Method,
@@ -15,6 +16,7 @@ pub struct FirewalldConfig {
 /// Where our rules stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Method {
     /// In a policy of our own where firewalld knows policies (0.9), else in the default zone.
     #[default]
@@ -28,6 +30,7 @@ pub enum Method {
 /// When firewalld may be told to reload, which forgets whatever is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Reload {
     /// Where nothing would be forgotten.
     #[default]

@@ -11,6 +11,7 @@ pub const IPSET_THRESHOLD: usize = 64;
 /// The operator's wishes for iptables.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IptablesConfig {
     /// Above how many prefixes (both families together) `ipset = "auto"` uses an ipset.
     pub ipset_threshold: usize,
@@ -29,6 +30,7 @@ impl Default for IptablesConfig {
 /// When an ipset is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum IpsetUse {
     /// Above [`IptablesConfig::ipset_threshold`].
     #[default]

@@ -9,9 +9,11 @@ use crate::nft::{ChainId, TableFamily, TableId};
 /// `[nftables]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NftablesConfig {
     /// Exactly the chains to attach to: `["inet filter input"]`. Empty: every native base chain on input that can
     /// refuse.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub attach: Vec<ChainName>,
     /// How the rules come back after a boot.
     pub persist: Persist,
@@ -20,6 +22,7 @@ pub struct NftablesConfig {
 /// How the rules come back after a boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Persist {
     /// A drop-in where systemd runs nftables.service, else an include.
     #[default]

@@ -20,15 +20,18 @@ use crate::{
 /// `[on_change]` and `[on_failure]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HookConfig {
     /// A program and its arguments; no shell. It gets the JSON report on standard input.
     pub command: Vec<String>,
     /// Where to send a Slack-compatible message.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub webhook: Option<Webhook>,
     /// A file that holds the address of the webhook, which is as good as a password.
     pub webhook_file: Option<PathBuf>,
     /// How long each of the two may take.
     #[serde(deserialize_with = "crate::source::duration")]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("type" = ["string", "integer"])))]
     pub timeout: Duration,
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Where the list comes from and how patiently it is asked for. Every endpoint can point to an inner mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SourceConfig {
     /// The JSON API, which gives both families and an etag in one document.
     pub api_url: String,
@@ -24,12 +25,15 @@ pub struct SourceConfig {
     /// The time for one document: all attempts, redirects and pauses together. Only a pause that the server itself
     /// asks for (`Retry-After`, at most ten seconds) comes on top.
     #[serde(deserialize_with = "duration")]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("type" = ["string", "integer"])))]
     pub timeout: Duration,
     /// The time for one connection: name, TCP and TLS.
     #[serde(deserialize_with = "duration")]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("type" = ["string", "integer"])))]
     pub connect_timeout: Duration,
     /// The first pause before another attempt. The second is twice as long; both vary by a half either way.
     #[serde(deserialize_with = "duration")]
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("type" = ["string", "integer"])))]
     pub retry_wait: Duration,
 }
 

@@ -30,6 +30,8 @@ mod packets;
 mod quiet;
 #[path = "../reach/mod.rs"]
 mod reach;
+#[path = "../readme/mod.rs"]
+mod readme;
 mod run;
 #[path = "../together/mod.rs"]
 mod together;
