@@ -19,7 +19,7 @@ use edgeallow::{
     engine::apply::{End, preview},
     error::{Error, ErrorKind, Result},
     host::{Machine, utf8},
-    plan::{Check, Desired, Plan, Protocol, Remove, Run, Step, Write},
+    plan::{Check, Desired, Plan, Protocol, Remove, Run, Step, Write, counted},
 };
 
 /// The one file that is ours. Its name carries the tag.
@@ -137,7 +137,7 @@ fn show() -> Result<()> {
     for step in outcome.plan.activate.iter().filter(|_| !outcome.plan.is_empty()) {
         println!("then: {step}");
     }
-    println!("{} changes; nothing was done", outcome.plan.changes.len());
+    println!("{}; nothing was done", counted(outcome.plan.changes.len(), "change", "changes"));
     Ok(())
 }
 

@@ -147,7 +147,7 @@ fn run(lab: &Lab, typed: &Typed) {
                 assert_eq!(state.stdout.trim(), "enabled", "{unit}: {state:?}");
             }
         }
-        // Tried by what a release needs, `make package-test`.
+        // Tried by what a release needs, `make package-test`, with dpkg, which apt calls.
         ["apt", "install", package] if package.starts_with("./target/package/") => {}
         _ => panic!("say in tests/readme how `{}` is run", typed.command),
     }
