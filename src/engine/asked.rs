@@ -110,7 +110,7 @@ impl Asked {
         let (effect, detail) = match &obstacle.effect {
             Effect::Drop => ("drop", None),
             Effect::Reject(with) => ("reject", Some(with.clone())),
-            Effect::Rate(rate) => ("rate", Some(rate.clone())),
+            Effect::Rate { rate, .. } => ("rate", Some(rate.clone())),
             Effect::Puzzle(what) => ("puzzle", Some(what.clone())),
         };
         Some(CulpritReport {

@@ -41,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LISTING: [&str; 5] = ["nft", "-a", "-t", "list", "ruleset"];
 /// `NFPROTO_NETDEV` of linux/netfilter.h.
 const NETDEV: TableFamily = TableFamily::Other(5);
+/// `NFPROTO_ARP`.
+const ARP: TableFamily = TableFamily::Other(3);
 /// `NFT_SET_ANONYMOUS`, `NFT_SET_MAP` of linux/netfilter/nf_tables.h.
 const SET_ANONYMOUS: u32 = 0x1;
 const SET_MAP: u32 = 0x8;
@@ -80,13 +82,21 @@ fn gap(words: &str) -> Picture {
 ///
 /// # Errors
 /// `netlink`.
-pub fn facts(links: &[crate::host::Link]) -> Facts {
+pub fn facts(host: &dyn Look, links: &[crate::host::Link]) -> Facts {
     let interface = |link: &crate::host::Link| Interface {
         name: link.name.clone(),
         addresses: link.addresses.iter().map(|a| (a.ip, a.prefix)).collect(),
         programs: link.programs.clone(),
     };
-    Facts { interfaces: links.iter().map(interface).collect() }
+    let on = |path: &str| {
+        host.file(std::path::Path::new(path))
+            .ok()
+            .flatten()
+            .is_some_and(|f| f.content.first().is_some_and(|c| *c != b'0'))
+    };
+    let forwards = (on("/proc/sys/net/ipv4/ip_forward"), on("/proc/sys/net/ipv6/conf/all/forwarding"));
+    let dead_ends = host.dead_ends().unwrap_or_default();
+    Facts { interfaces: links.iter().map(interface).collect(), forwards, dead_ends }
 }
 
 /// Looks up how nft prints the rules at these places.
@@ -158,6 +168,7 @@ impl<'a> Taking<'a> {
         let mut xtables = self.ask_iptables(&mut questions);
         self.ask_nft(&xtables, &mut questions);
         self.answers(questions);
+        self.neighbours();
         // iptables passes over a table that it can't show, without failing; nft shows what is in it.
         let unreadable: BTreeSet<TableId> = xtables.iter().filter(|id| !self.is_shown(id)).cloned().collect();
         if !unreadable.is_empty() {
@@ -203,6 +214,18 @@ impl<'a> Taking<'a> {
                     format!("what is shown of the chain {} isn't what the kernel has", table.id.chain(&chain.name));
                 self.picture.gaps.push(words);
             }
+        }
+    }
+
+    /// Tables that neighbours are found through: what they refuse isn't followed, and without neighbours nobody is reached.
+    fn neighbours(&mut self) {
+        let refuses = |c: &nft::Chain| {
+            c.hooked.as_ref().is_some_and(|h| h.policy == nft::Policy::Drop)
+                || c.rules.iter().flat_map(|r| &r.exprs).any(|e| matches!(e, nft::Expr::Verdict(nft::Verdict::Drop)))
+        };
+        let arp = |t: &&nft::Table| t.id.family == ARP && sees_packets(t) && t.chains.iter().any(refuses);
+        for table in self.rules.tables.iter().filter(arp) {
+            self.picture.gaps.push(format!("table {} can refuse ARP, which isn't followed", table.id));
         }
     }
 

@@ -131,7 +131,7 @@ impl Session<'_> {
         if !picture.gaps.is_empty() {
             report.verdict = ReachVerdict::Unknown;
         }
-        let facts = picture::facts(&links);
+        let facts = picture::facts(self.host, &links);
         let asked = Asked::new(want, ask);
         let mut found: BTreeMap<Judgement, Vec<Caught<'_>>> = BTreeMap::new();
         for probe in &probes {

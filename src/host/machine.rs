@@ -183,6 +183,10 @@ impl Look for Machine {
         netlink::links()
     }
 
+    fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {
+        netlink::dead_ends()
+    }
+
     fn route(&self, from: Option<IpAddr>, to: IpAddr) -> Result<Option<String>> {
         netlink::route(from, to)
     }

@@ -236,6 +236,14 @@ pub trait Look {
         Ok(Vec::new())
     }
 
+    /// Routes that lead nowhere, as `ip route` prints them. See [`netlink::dead_ends`].
+    ///
+    /// # Errors
+    /// `netlink`.
+    fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {
+        Ok(Vec::new())
+    }
+
     /// The interface by which packets leave to an address, if given from that address of this host; `None` where there
     /// is no way. See [`netlink::route`].
     ///

@@ -172,6 +172,9 @@ pub enum Part {
     Snat,
     /// Keeps conntrack away from the packet.
     Notrack,
+    /// Puts something of the packet into this set or takes it out, and goes on: from then on it isn't known what of these
+    /// sources is in it.
+    Feed(Among<()>),
 }
 
 /// A verdict.

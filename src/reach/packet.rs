@@ -37,6 +37,10 @@ impl Probe {
 pub struct Facts {
     /// The interfaces.
     pub interfaces: Vec<Interface>,
+    /// Whether packets for other hosts are forwarded (`net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`).
+    pub forwards: (bool, bool),
+    /// Routes that lead nowhere, as `ip route` prints them: `unreachable 173.245.48.29`.
+    pub dead_ends: Vec<(ipnet::IpNet, String)>,
 }
 
 /// An interface.
@@ -51,6 +55,15 @@ pub struct Interface {
 }
 
 impl Facts {
+    /// Whether packets of a family for other hosts are forwarded.
+    #[must_use]
+    pub const fn forwards(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.forwards.0,
+            Family::V6 => self.forwards.1,
+        }
+    }
+
     /// The interface that has this address.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Interface> {

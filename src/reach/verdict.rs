@@ -62,8 +62,13 @@ pub enum Effect {
     Drop,
     /// It is answered with a refusal, in the tool's words (`tcp reset`): Cloudflare sees a 521 if it is the client's.
     Reject(String),
-    /// It passes up to a rate, in the rule's words.
-    Rate(String),
+    /// It passes up to a rate.
+    Rate {
+        /// In the rule's words.
+        rate: String,
+        /// Whether what is above it is answered with a refusal.
+        rejects: bool,
+    },
     /// What can't be decided, by name.
     Puzzle(String),
 }
@@ -73,9 +78,9 @@ impl Obstacle {
     #[must_use]
     pub const fn cloudflare_error(&self) -> Option<u16> {
         match (&self.effect, self.leg) {
-            (Effect::Reject(_), Leg::Syn) => Some(521),
+            (Effect::Reject(_) | Effect::Rate { rejects: true, .. }, Leg::Syn) => Some(521),
             // The answer to a rejected SYN-ACK goes to this host itself; the client hears nothing.
-            (Effect::Drop | Effect::Rate(_), _) | (Effect::Reject(_), _) => Some(522),
+            (Effect::Drop | Effect::Rate { .. } | Effect::Reject(_), _) => Some(522),
             (Effect::Puzzle(_), _) => None,
         }
     }

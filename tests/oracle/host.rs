@@ -164,7 +164,10 @@ impl<'a> Host<'a> {
     pub fn picture(&self) -> (Picture, Facts) {
         self.lab.inside(|| {
             let links = Machine::new().links().expect("the interfaces");
-            (picture::take(&Inside(Machine::new()), &Prefixes::default()), picture::facts(&links))
+            {
+                let host = Inside(Machine::new());
+                (picture::take(&host, &Prefixes::default()), picture::facts(&host, &links))
+            }
         })
     }
 

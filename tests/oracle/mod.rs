@@ -367,7 +367,7 @@ fn what_limits_a_rate_is_throttled_and_connects() {
         host.load(&rules).unwrap_or_else(|e| panic!("doesn't load: {e}\n{rules}"));
         let judged = expected(&host.picture(), &[shot]).remove(&shot).expect("a judgement");
         assert!(
-            matches!(&judged, Judgement::Throttled(o) if matches!(o.effect, Effect::Rate(_))),
+            matches!(&judged, Judgement::Throttled(o) if matches!(o.effect, Effect::Rate { .. })),
             "{judged:?}\n{rules}"
         );
         assert_eq!(host.fire(&[shot], PATIENCE[1])[&shot], Outcome::Accepted, "{rules}");

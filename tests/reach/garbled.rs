@@ -277,7 +277,7 @@ fn count(json: &Value) -> usize {
 fn lets_in(picture: &Picture) -> Option<String> {
     let addresses = [(SERVER4, 24), (SERVER6, 64)].map(|(a, len)| (a.parse().expect("an address"), len));
     let s0 = Interface { name: "s0".to_owned(), addresses: addresses.to_vec(), programs: vec![] };
-    let facts = Facts { interfaces: vec![s0] };
+    let facts = Facts { interfaces: vec![s0], ..Facts::default() };
     for (to, everybody) in [(SERVER4, u128::from(u32::MAX)), (SERVER6, u128::MAX)] {
         let to = to.parse().expect("an address");
         let probe = Probe { to, port: 443, protocol: Protocol::Tcp, interface: "s0".to_owned(), way_back: true };

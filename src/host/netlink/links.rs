@@ -8,6 +8,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use ipnet::IpNet;
+
 use super::{
     attr::{Attrs, find, put, string},
     socket::{Message, Socket, failed, refused},
@@ -120,6 +122,37 @@ pub fn route(from: Option<IpAddr>, to: IpAddr) -> Result<Option<String>> {
         Ok(())
     })?;
     Ok(name)
+}
+
+/// Routes that lead nowhere (`RTN_BLACKHOLE`, `RTN_UNREACHABLE`, `RTN_PROHIBIT` of linux/rtnetlink.h), with the words of
+/// `ip route`. Default routes of these kinds are left out: where they count, nobody is answered at all.
+///
+/// # Errors
+/// `netlink`; `race-lost` if the list changed while it was read.
+pub fn dead_ends() -> Result<Vec<(IpNet, String)>> {
+    let socket = open()?;
+    let mut found = Vec::new();
+    dump(&socket, libc::RTM_GETROUTE, &[0; RT], "list routes", &mut |m| found.extend(dead_end(m.body)))?;
+    Ok(found)
+}
+
+fn dead_end(body: &[u8]) -> Option<(IpNet, String)> {
+    let kind = match *body.get(7)? {
+        6 => "blackhole",
+        7 => "unreachable",
+        8 => "prohibit",
+        _ => return None,
+    };
+    let length = *body.get(1)?;
+    // RTA_DST
+    let destination = find(body.get(RT..)?, 1)?;
+    let address = match destination.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(destination).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(destination).ok()?),
+    };
+    let net = IpNet::new(address, length).ok()?;
+    let words = if net.prefix_len() == net.max_prefix_len() { address.to_string() } else { net.to_string() };
+    Some((net, format!("the route `{kind} {words}`")))
 }
 
 fn dump(socket: &Socket, kind: u16, body: &[u8], what: &str, each: &mut dyn FnMut(Message<'_>)) -> Result<()> {

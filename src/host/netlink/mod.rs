@@ -21,6 +21,6 @@ mod socket;
 
 pub use batch::apply;
 pub use dump::{elements, generation, has_ipset, has_table, ports, ruleset, sample, verdicts};
-pub use links::{links, route};
+pub use links::{dead_ends, links, route};
 pub use listen::Listener;
 pub use netns::in_fresh_netns;

@@ -77,14 +77,19 @@ impl Reading<'_> {
                 self.puzzle(quota(value));
             }
             "set" => self.dynamic(whole, value),
-            "map" => match value.get("stmt").map(Stateful::all) {
-                Some(statements) => {
-                    value.get("elem").into_iter().for_each(|elem| self.require(elem));
-                    self.run(statements);
+            "map" => {
+                if let Some(name) = value.text_of("map").and_then(|s| s.strip_prefix('@')) {
+                    self.push(Part::Feed(Among::Named(name.to_owned())));
                 }
-                None if self.hides_statements => self.puzzle(words(whole)),
-                None => value.get("elem").into_iter().for_each(|elem| self.require(elem)),
-            },
+                match value.get("stmt").map(Stateful::all) {
+                    Some(statements) => {
+                        value.get("elem").into_iter().for_each(|elem| self.require(elem));
+                        self.run(statements);
+                    }
+                    None if self.hides_statements => self.puzzle(words(whole)),
+                    None => value.get("elem").into_iter().for_each(|elem| self.require(elem)),
+                }
+            }
             "meter" => {
                 value.get("key").into_iter().for_each(|key| self.require(key));
                 match value.get("stmt").map(Stateful::all) {
@@ -136,6 +141,10 @@ impl Reading<'_> {
         }
         let name = value.text_of("set").and_then(|s| s.strip_prefix('@'));
         let declared = name.and_then(|name| self.declared.get(name));
+        match name {
+            Some(name) => self.push(Part::Feed(Among::Named(name.to_owned()))),
+            None => self.puzzle(words(whole)),
+        }
         match (value.text_of("op"), value.get("stmt")) {
             (Some("delete"), None) => {}
             (Some("add" | "update"), Some(statements)) => self.run(Stateful::all(statements)),

@@ -10,7 +10,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use crate::reach::{
     sources::Sources,
-    verdict::{Judged, Judgement, Obstacle},
+    verdict::{Effect, Judged, Judgement, Obstacle},
 };
 
 /// What rules have changed about a packet, and what the connection remembers of its first one.
@@ -171,7 +171,13 @@ pub(super) fn weigh(passed: &[Class], ended: &[Ended], obstacles: &[Obstacle]) -
         mixed = mixed.minus(&here);
         // A way that is refused beside one that passes has a reason; were there none, the refusal itself is named.
         match end.doubt.rate {
-            Some(rate) => say(here, Judgement::Throttled(obstacles[rate].clone())),
+            Some(rate) => {
+                let mut obstacle = obstacles[rate].clone();
+                if let Effect::Rate { rejects, .. } = &mut obstacle.effect {
+                    *rejects = matches!(obstacles[end.by].effect, Effect::Reject(_));
+                }
+                say(here, Judgement::Throttled(obstacle));
+            }
             None => say(here, Judgement::Unknown(obstacles[end.by].clone())),
         }
     }

@@ -19,7 +19,7 @@ use test::{NAT_DST, NAT_SRC, Spot};
 use super::{
     model::{Base, Chain, ChainKind, Field, Hook, Part, Picture, Table},
     packet::{Facts, Probe},
-    sources::Sources,
+    sources::{Sources, bounds},
     verdict::{Effect, Judged, Judgement, Leg, Obstacle, Step},
 };
 use crate::nft::TableFamily;
@@ -35,7 +35,19 @@ const NETDEV: TableFamily = TableFamily::Other(5);
 #[must_use]
 pub fn judge(picture: &Picture, facts: &Facts, probe: &Probe, sources: &Sources) -> Vec<Judged> {
     let mut walk = Walk::new(picture, facts, probe, None);
-    let passed = walk.connection(sources);
+    let mut passed = walk.connection(sources);
+    // What packets leave in sets is there when the next ones come, wherever on the way it is asked for.
+    for _ in 0..EXCHANGES {
+        if walk.fed.is_empty() {
+            break;
+        }
+        let fed = std::mem::take(&mut walk.fed);
+        walk = Walk { fed: fed.clone(), ..Walk::new(picture, facts, probe, None) };
+        passed = walk.connection(sources);
+        if walk.fed == fed {
+            break;
+        }
+    }
     let judged = weigh(&passed, &walk.ended, &walk.obstacles);
     match blind_spot(picture, facts, probe) {
         None => judged,
@@ -80,6 +92,8 @@ struct Walk<'a> {
     ended: Vec<Ended>,
     /// What the base chain at hand has accepted so far.
     accepted: Vec<Class>,
+    /// Which sources' packets have changed which sets: by table and name, see `rules`.
+    fed: HashMap<(usize, String), Sources>,
     /// How often a class went both ways.
     forks: u64,
     budget: u64,
@@ -99,6 +113,7 @@ impl<'a> Walk<'a> {
             known: HashMap::new(),
             ended: Vec::new(),
             accepted: Vec::new(),
+            fed: HashMap::new(),
             forks: 0,
             budget: BUDGET,
             steps,
@@ -150,6 +165,10 @@ impl<'a> Walk<'a> {
                 NextHop::By(oif) => {
                     self.hooks(leg, &[Hook::Forward, Hook::Postrouting, Hook::Egress], (wire, oif), classes)
                 }
+                NextHop::Nowhere(why) => {
+                    self.astray(leg, classes, why);
+                    Vec::new()
+                }
             });
         }
         merge(through)
@@ -160,7 +179,12 @@ impl<'a> Walk<'a> {
         let wire = Some(self.probe.interface.as_str());
         let mut through = Vec::new();
         for (next_hop, classes) in self.routed(classes) {
+            let classes = self.without_dead_ends(leg, classes);
             let (iif, classes) = match next_hop {
+                NextHop::Nowhere(why) => {
+                    self.astray(leg, classes, why);
+                    continue;
+                }
                 NextHop::Here => (Some(""), self.hooks(leg, &[Hook::Output], (Some(""), wire), classes)),
                 NextHop::By(iif) => {
                     let inside = self.hooks(leg, &[Hook::Ingress, Hook::Prerouting], (iif, Some("")), classes);
@@ -172,13 +196,43 @@ impl<'a> Walk<'a> {
         merge(through)
     }
 
+    /// Ends classes whose packets the kernel's routes take somewhere that can't be followed, or nowhere.
+    fn astray(&mut self, leg: Leg, classes: Vec<Class>, why: &str) {
+        let by = self.obstacles.len();
+        self.obstacles.push(Obstacle { leg, place: None, effect: Effect::Puzzle(why.to_owned()) });
+        let ended = |c: Class| Ended { sources: c.sources, doubt: c.doubt, by, refused: false };
+        self.ended.extend(classes.into_iter().map(ended));
+    }
+
+    /// Takes out those whose answers meet a route that leads nowhere (`ip route add unreachable …`).
+    fn without_dead_ends(&mut self, leg: Leg, classes: Vec<Class>) -> Vec<Class> {
+        let mut classes = classes;
+        for (net, words) in &self.facts.dead_ends {
+            let dead = Sources::new(vec![bounds(net)]);
+            if net.addr().is_ipv4() != self.probe.to.is_ipv4() {
+                continue;
+            }
+            let met: Vec<Class> = classes.iter().map(|c| c.with(c.sources.intersect(&dead))).collect();
+            if met.iter().any(|c| !c.sources.is_empty()) {
+                classes = classes.iter().map(|c| c.with(c.sources.minus(&dead))).collect();
+                self.astray(leg, merge(met), words);
+            }
+        }
+        merge(classes)
+    }
+
     /// Classes by where their packets go.
     fn routed(&self, classes: Vec<Class>) -> Vec<(NextHop<'a>, Vec<Class>)> {
         let mut ways: Vec<(NextHop<'a>, Vec<Class>)> = Vec::new();
         for class in classes {
             let to = class.state.dnat.map_or(self.probe.to, |(address, _)| address);
-            let hop = if self.facts.is_local(to) {
+            let hop = if to.is_loopback() && !self.probe.to.is_loopback() {
+                // Only the sysctl route_localnet lets in what was sent there from outside.
+                NextHop::Nowhere("a translation to a loopback address")
+            } else if self.facts.is_local(to) {
                 NextHop::Here
+            } else if !self.facts.forwards(self.probe.family()) {
+                NextHop::Nowhere("an address of another host, while forwarding is switched off")
             } else {
                 NextHop::By(self.facts.towards(to).map(|i| i.name.as_str()))
             };
@@ -234,6 +288,8 @@ enum NextHop<'a> {
     Here,
     /// On, by this interface.
     By(Name<'a>),
+    /// Where it can't be followed, and why.
+    Nowhere(&'static str),
 }
 
 /// What the connection's next packet takes over from the one before: nothing but what conntrack remembers.

@@ -125,6 +125,14 @@ impl<'a> Walk<'a> {
                             Ok(elements) => at.spot.among(&class, &test.key, elements),
                             Err(why) => Split::puzzle(&class.sources, why),
                         };
+                        if let Some((name, fed)) = self.fed_into(at, &test.among) {
+                            let open = class.sources.intersect(fed);
+                            if !open.is_empty() {
+                                split.why.get_or_insert_with(|| changing(name));
+                                split.yes = split.yes.minus(&open);
+                                split.maybe = split.maybe.union(&open);
+                            }
+                        }
                         if test.negated {
                             split.yes = class.sources.minus(&split.yes).minus(&split.maybe);
                         }
@@ -134,7 +142,11 @@ impl<'a> Walk<'a> {
                         self.divide(at, rule, class, split, &mut on, &mut behind.next);
                     }
                     Part::Rate(words) => {
-                        let why = Why::Rate(self.obstacle(at, Some(rule), Effect::Rate(words.clone())));
+                        let why = Why::Rate(self.obstacle(
+                            at,
+                            Some(rule),
+                            Effect::Rate { rate: words.clone(), rejects: false },
+                        ));
                         self.fork(&class, class.sources.clone(), why, &mut on, &mut behind.next);
                     }
                     Part::Puzzle(words) => {
@@ -160,6 +172,13 @@ impl<'a> Walk<'a> {
                         self.told(at, Some(rule), "source NAT", true);
                         let snat = at.kind == ChainKind::Nat || class.state.snat;
                         self.accepted.push(Class { state: super::class::State { snat, ..class.state }, ..class });
+                    }
+                    Part::Feed(set) => {
+                        if let Some(key) = fed_key(at, set) {
+                            let fed = self.fed.entry(key).or_default();
+                            *fed = fed.union(&class.sources);
+                        }
+                        on.push(class);
                     }
                     Part::Notrack => {
                         let untracked = class.state.untracked || !at.spot.is_tracked(&class.state);
@@ -268,6 +287,14 @@ impl<'a> Walk<'a> {
         class: Class,
         behind: &mut Behind,
     ) {
+        let mut class = class;
+        if let Some((name, fed)) = self.fed_into(at, map) {
+            let (open, why) = (class.with(class.sources.intersect(fed)), changing(name));
+            class.sources = class.sources.minus(&open.sources);
+            if !open.sources.is_empty() {
+                self.lost(at, rule, open, why);
+            }
+        }
         let of_kind = |set: &'a Set| if let Set::Verdicts(e) = set { Some(e) } else { None };
         let elements = match elements(map, at.table, &self.picture.ipsets, of_kind) {
             Ok(elements) => elements,
@@ -371,6 +398,12 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// What rules have put into a set, or taken out of it, as far as it is known.
+    fn fed_into<'n, D>(&self, at: At<'a>, among: &'n Among<D>) -> Option<(&'n str, &Sources)> {
+        let (Among::Named(name) | Among::Ipset(name)) = among else { return None };
+        Some((name, self.fed.get(&fed_key(at, among)?)?))
+    }
+
     /// The keys of a set.
     fn keys(&self, at: At<'a>, among: &'a Among<()>) -> Result<&'a Elements<()>, String> {
         let of_kind = |set: &'a Set| if let Set::Plain(e) = set { Some(e) } else { None };
@@ -436,6 +469,19 @@ impl<'a> Walk<'a> {
         self.ended.push(Ended { sources, doubt, by, refused: false });
         true
     }
+}
+
+/// Which set it is: those of nftables belong to their table, ipsets to the machine.
+fn fed_key<D>(at: At<'_>, among: &Among<D>) -> Option<(usize, String)> {
+    match among {
+        Among::These(_) => None,
+        Among::Named(name) => Some((std::ptr::from_ref(at.table) as usize, name.clone())),
+        Among::Ipset(name) => Some((0, name.clone())),
+    }
+}
+
+fn changing(name: &str) -> String {
+    format!("set {name}, which rules change as packets pass")
 }
 
 /// Where a rule or a policy stands, in words that outlive the picture.

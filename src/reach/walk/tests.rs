@@ -32,7 +32,11 @@ fn facts() -> Facts {
         addresses: vec![(address.parse().unwrap(), 24)],
         programs: vec![],
     };
-    Facts { interfaces: vec![interface("eth0", SERVER), interface("docker0", "10.0.0.1")] }
+    Facts {
+        interfaces: vec![interface("eth0", SERVER), interface("docker0", "10.0.0.1")],
+        forwards: (true, true),
+        dead_ends: vec![],
+    }
 }
 
 fn probe() -> Probe {
@@ -221,6 +225,43 @@ fn the_way_back_is_known_or_not() {
     let elsewhere = Probe { way_back: false, ..probe() };
     let judged = judge(&firewalld, &facts(), &elsewhere, &net("173.245.48.0/20"));
     assert_eq!(judged.iter().map(|j| words(&j.judgement)).collect::<Vec<_>>(), ["unknown input 1 Syn"]);
+}
+
+#[test]
+fn a_route_that_leads_nowhere_and_a_host_that_forwards_nothing() {
+    let dead =
+        Facts { dead_ends: vec![("173.245.48.29/32".parse().unwrap(), "unreachable 173.245.48.29".into())], ..facts() };
+    let judged = judge(&Picture::default(), &dead, &probe(), &net("173.245.48.0/20"));
+    let unknown: Vec<_> = judged.iter().filter(|j| matches!(j.judgement, Judgement::Unknown(_))).collect();
+    assert_eq!(unknown.iter().map(|j| j.sources.clone()).collect::<Vec<_>>(), [net("173.245.48.29/32")]);
+    let to = Operand::Is((CONTAINER.parse().unwrap(), None));
+    let mut nat = on(
+        Hook::Prerouting,
+        -100,
+        false,
+        vec![vec![Part::Dnat { address: to, port: Operand::None, to_this_host: false }]],
+    );
+    nat.base.as_mut().unwrap().kind = ChainKind::Nat;
+    let picture = picture(vec![table("t", vec![("nat", nat)])]);
+    assert_eq!(fate(&picture), all("accepted"));
+    let judged = judge(&picture, &Facts { forwards: (false, true), ..facts() }, &probe(), &net("173.245.48.0/20"));
+    assert_eq!(judged.iter().map(|j| words(&j.judgement)).collect::<Vec<_>>(), ["unknown Syn"]);
+}
+
+#[test]
+fn what_packets_put_into_a_set_is_found_by_the_next_ones() {
+    let named = || Among::Named("seen".to_owned());
+    let lookup = Part::Test(Test { key: vec![Field::Saddr4.into()], among: named(), negated: false });
+    let feed = |from_: &str| vec![from(from_), Part::Feed(named())];
+    let early = on(Hook::Prerouting, 0, false, vec![vec![lookup, DROP]]);
+    let run = |fed: Vec<Part>| {
+        let mut table = table("t", vec![("early", early.clone()), ("in", on(Hook::Input, 0, false, vec![fed]))]);
+        table.sets.insert("seen".into(), Set::Plain(Elements::Numbers(Sources::default(), ())));
+        fate(&picture(vec![table]))
+    };
+    // The set is looked at before it is filled, and yet the second connection is dropped.
+    assert_eq!(run(feed("173.245.48.0/20")), all("unknown early 1 Syn"));
+    assert_eq!(run(feed("8.8.8.0/24")), all("accepted"));
 }
 
 #[test]

@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     allowlist::Family,
-    reach::model::{Field, Hook, MarkValue, Operand, Part, SetMark, Verdict},
+    reach::model::{Among, Field, Hook, MarkValue, Operand, Part, SetMark, Verdict},
 };
 
-/// Targets after which the packet goes on to the next rule, unchanged in all that the model knows. `SET` changes what later
-/// packets meet, not this one. Some are from xtables-addons.
-const WITHOUT_EFFECT: [&str; 23] = [
+/// Targets after which the packet goes on to the next rule, unchanged in all that the model knows. Some are from
+/// xtables-addons.
+const WITHOUT_EFFECT: [&str; 20] = [
     "LOG",
     "NFLOG",
     "ULOG",
@@ -26,8 +26,6 @@ const WITHOUT_EFFECT: [&str; 23] = [
     "DSCP",
     "TOS",
     "ECN",
-    "TTL",
-    "HL",
     "CHECKSUM",
     "SECMARK",
     "CONNSECMARK",
@@ -36,7 +34,6 @@ const WITHOUT_EFFECT: [&str; 23] = [
     "RATEEST",
     "TEE",
     "TRACE",
-    "SET",
     "ACCOUNT",
     "LOGMARK",
 ];
@@ -79,6 +76,9 @@ pub(super) fn read(jump: &Opt<'_>, own: &[Opt<'_>], cx: &Context<'_>) -> Vec<Par
         ("CONNMARK", _) => vec![connection_mark(own, said)],
         ("HMARK" | "IPMARK", _) => vec![set_mark(Field::Mark, None, said)],
         ("SET", _) if own.iter().any(|o| o.name == "--map-mark") => vec![set_mark(Field::Mark, None, said)],
+        ("SET", _) => own.iter().filter_map(fed).collect(),
+        // A packet that arrives with a few hops left reaches its client or not.
+        ("TTL" | "HL", [set]) if far_enough(set) => Vec::new(),
         ("SNAT" | "MASQUERADE" | "SAME", _) => vec![Part::Snat],
         ("DNAT", _) => vec![dnat(own, cx.family, said)],
         ("REDIRECT", _) => vec![redirect(own, said)],
@@ -92,6 +92,21 @@ pub(super) fn read(jump: &Opt<'_>, own: &[Opt<'_>], cx: &Context<'_>) -> Vec<Par
         },
         (name, _) if WITHOUT_EFFECT.contains(&name) => Vec::new(),
         _ => elsewhere(),
+    }
+}
+
+/// The set that `--add-set NAME DIRECTIONS` or `--del-set` changes.
+fn fed(opt: &Opt<'_>) -> Option<Part> {
+    let name = opt.values.first().filter(|_| matches!(opt.name, "--add-set" | "--del-set"))?;
+    Some(Part::Feed(Among::Ipset((*name).to_string())))
+}
+
+/// Whether a packet still gets everywhere: 64 hops are what systems begin with.
+fn far_enough(set: &Opt<'_>) -> bool {
+    match set.name {
+        "--ttl-inc" | "--hl-inc" => true,
+        "--ttl-set" | "--hl-set" => set.value().and_then(|v| v.parse::<u8>().ok()).is_some_and(|n| n >= 64),
+        _ => false,
     }
 }
 

