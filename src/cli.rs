@@ -198,7 +198,8 @@ pub struct Sync {
     #[arg(long)]
     pub remove_now: bool,
     /// Exit with 7 if Cloudflare is still refused afterwards, or if that can't be told
-    #[arg(long)]
+    // A run that changes nothing has no afterwards: `verify` tells of now.
+    #[arg(long, conflicts_with = "dry_run")]
     pub require_reach: bool,
     /// Metrics.
     #[command(flatten)]
@@ -236,10 +237,10 @@ pub struct Verify {
     #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
     /// Ask about this address of this machine [default: each global one]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub to: Option<std::net::IpAddr>,
     /// Show the way of a single packet from this address, rule by rule (-v: also the rules that don't match)
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub address: Option<std::net::IpAddr>,
     /// The interface that the packets come in by [default: the one that the answers leave by]
     #[arg(long, value_name = "NAME")]
@@ -250,6 +251,11 @@ pub struct Verify {
     /// Metrics.
     #[command(flatten)]
     pub monitoring: Monitoring,
+}
+
+/// An address; an IPv4 one written as IPv6 (`::ffff:192.0.2.1`) is the IPv4 one, for so it comes by the wire.
+fn address(text: &str) -> Result<std::net::IpAddr, std::net::AddrParseError> {
+    text.parse::<std::net::IpAddr>().map(|address| address.to_canonical())
 }
 
 /// `edgeallow remove`

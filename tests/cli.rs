@@ -29,6 +29,10 @@ fn wrong_flags_are_status_2_with_a_suggestion() {
         (&["completions", "tcsh"], "bash"),
         (&["status", "--lock-timeout", "soon"], "lock-timeout"),
         (&["sync", "--dry-run", "--backend", "nftabels"], "nftables"),
+        (&["sync", "--dry-run", "--require-reach"], "cannot be used with"),
+        (&["verify", "--address", "nowhere"], "invalid"),
+        (&["verify", "--address", "173.245.48.29", "--to", "2001:db8::1"], "2001:db8::1 an IPv6 one"),
+        (&["verify", "--address", "::ffff:173.245.48.29", "--to", "2001:db8::1"], "error: 173.245.48.29 is an IPv4"),
     ] {
         let (status, out, err) = run(dir.path(), arguments);
         assert_eq!(status, 2, "{arguments:?}: {err}");
@@ -60,6 +64,29 @@ fn with_json_asked_for_wrong_flags_are_one_object() {
     assert!(run(dir.path(), &["sync", "--", "--format", "json"]).1.is_empty());
     let (status, out, _) = run(dir.path(), &["sync", "--help", "--format", "json"]);
     assert!(status == 0 && out.contains("Usage:"), "{out}");
+}
+
+#[test]
+fn a_reader_that_went_away_changes_nothing_of_the_exit_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let mismatch = ["verify", "--address", "173.245.48.29", "--to", "2001:db8::1"];
+    for (arguments, status) in [
+        (&[&mismatch[..], &["--format", "json"]].concat()[..], 2),
+        (&["sync", "--dry-run", "--list", "/nowhere/list", "--format", "json"], 3),
+        (&["sync", "--dry-run", "--list", "/nowhere/list"], 3),
+        (&["sync", "--exit-code", "--format", "json"], 2),
+        (&["fetch"], 0),
+        (&["man"], 0),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("edgeallow"));
+        command.env_clear().args(["--offline", "--state-dir"]).arg(dir.path().join("state"));
+        let output = command.args(arguments).stdout(writer).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {err}");
+        assert!(!err.contains("standard output"), "{arguments:?}: {err}");
+    }
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub(super) fn print(global: &cli::Global, rows: &[BackendRow]) -> Result<Exit> {
     if global.format == Format::Json {
         json(&serde_json::json!({ "schema": 1, "command": "backends", "backends": rows, "error": null }))?;
     } else {
-        write!(anstream::stdout(), "{}", human::backends(rows, width())).map_err(|e| unwritable(&e))?;
+        write!(anstream::stdout(), "{}", human::backends(rows, width())).or_else(|e| unwritable(&e))?;
     }
     Ok(Exit::Ok)
 }

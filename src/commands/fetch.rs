@@ -74,7 +74,7 @@ fn print(global: &cli::Global, list: &List) -> Result<Exit> {
         for warning in &list.warnings {
             tracing::warn!("{}", warning.message);
         }
-        std::io::stdout().write_all(list.text.as_bytes()).map_err(|e| unwritable(&e))?;
+        std::io::stdout().write_all(list.text.as_bytes()).or_else(|e| unwritable(&e))?;
     }
     Ok(Exit::Ok)
 }

@@ -31,13 +31,13 @@ pub(super) fn run(command: Option<&str>) -> Result<Exit> {
         .section("8")
         .render(&mut text)
         .and_then(|()| std::io::stdout().write_all(&text))
-        .map_err(|e| unwritable(&e))?;
+        .or_else(|e| unwritable(&e))?;
     Ok(Exit::Ok)
 }
 
 /// The names of the commands, one a line: who installs the pages learns from the binary which there are.
 pub(super) fn list() -> Result<Exit> {
     let text: String = cli::definition().get_subcommands().map(|c| format!("{}\n", c.get_name())).collect();
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| unwritable(&e))?;
+    std::io::stdout().write_all(text.as_bytes()).or_else(|e| unwritable(&e))?;
     Ok(Exit::Ok)
 }

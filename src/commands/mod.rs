@@ -152,7 +152,7 @@ fn print(global: &Global, report: &Report) -> Exit {
             if !global.stderr_is_a_log {
                 write!(anstream::stderr(), "{err}").ok();
             }
-            write!(anstream::stdout(), "{out}").map_err(|e| unwritable(&e))
+            write!(anstream::stdout(), "{out}").or_else(|e| unwritable(&e))
         }
     };
     match wrote {
@@ -164,15 +164,16 @@ fn print(global: &Global, report: &Report) -> Exit {
 fn json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write JSON: {e}")))?;
-    writeln!(std::io::stdout(), "{text}").map_err(|e| unwritable(&e))
+    writeln!(std::io::stdout(), "{text}").or_else(|e| unwritable(&e))
 }
 
-/// A reader that went away (`edgeallow status | head -1`) is not worth a word.
-fn unwritable(e: &std::io::Error) -> Error {
+/// A reader that went away (`edgeallow status | head -1`) is not worth a word, and changes nothing of how it went: the
+/// exit status stays that of the report.
+fn unwritable(e: &std::io::Error) -> Result<()> {
     if e.kind() == std::io::ErrorKind::BrokenPipe {
-        std::process::exit(Exit::Ok as i32);
+        return Ok(());
     }
-    Error::new(ErrorKind::Io, format!("cannot write to standard output: {}", crate::error::io_reason(e)))
+    Err(Error::new(ErrorKind::Io, format!("cannot write to standard output: {}", crate::error::io_reason(e))))
 }
 
 /// Reports an error that left nothing else to report.

@@ -39,6 +39,22 @@ pub struct Ask {
     pub address: Option<IpAddr>,
 }
 
+impl Ask {
+    /// Whether it can be asked at all.
+    fn check(&self) -> Result<()> {
+        let name = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        match (self.address, self.to) {
+            (Some(from), Some(to)) if from.is_ipv4() != to.is_ipv4() => {
+                let (one, other) = (name(from), name(to));
+                let what =
+                    format!("{from} is an {one} address and {to} an {other} one: no packet goes from one to the other");
+                Err(Error::new(ErrorKind::Usage, what).hint(format!("give --to an {one} address of this machine")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Session<'_> {
     /// Judges whether the ranges reach the ports, and changes nothing.
     #[must_use]
@@ -52,6 +68,7 @@ impl Session<'_> {
     }
 
     fn try_verify(&self, options: &Options, ask: &Ask, report: &mut Report) -> Result<()> {
+        ask.check()?;
         let Loaded { state, known, warnings } = self.store.load(false)?;
         report.warnings.extend(warnings);
         let got = acquire(self, options, &state, &mut report.warnings)?;
