@@ -3,7 +3,7 @@
 //!
 //! Belongs here: names of tables, chains, sets and comments, and advice. Does not: whether the rule refuses (`walk`).
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -109,9 +109,13 @@ const BY_CHAIN: [(&str, Tool); 15] = [
     ("INPUT_imunify360", Tool::Other("Imunify360")),
 ];
 
+/// The table that `firewall-cmd --panic-on` drops every packet with (firewalld's `core/nftables.py`).
+const PANIC: &str = "firewalld_policy_drop";
+
 /// Names of nftables' tables.
-const BY_TABLE: [(&str, Tool); 9] = [
+const BY_TABLE: [(&str, Tool); 10] = [
     ("firewalld", Tool::Firewalld),
+    (PANIC, Tool::Firewalld),
     ("crowdsec", Tool::Crowdsec),
     ("crowdsec6", Tool::Crowdsec),
     ("docker-bridges", Tool::Docker),
@@ -213,8 +217,46 @@ fn jail(place: &Place) -> Option<Option<String>> {
     if place.language == Language::Nft {
         return place.table.starts_with("f2b-").then_some(None);
     }
+    // What its actions `ufw` and `iptables-xt_recent-echo` write.
+    if let Some(comment) = place.comment.as_deref().filter(|c| c.starts_with("by Fail2Ban")) {
+        return Some(comment.rsplit_once(" against ").map(|(_, jail)| jail.trim().to_owned()));
+    }
+    if let Some(jail) = place.text.as_deref().and_then(recent) {
+        return Some(Some(sixless(jail)));
+    }
     let jail = place.chain.strip_prefix("f2b-").or_else(|| place.chain.strip_prefix("fail2ban-"))?;
     Some(Some(jail.to_owned()))
+}
+
+/// The jail whose list a rule of iptables looks the source up in.
+fn recent(text: &str) -> Option<&str> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let is_recent = words.windows(2).any(|w| w == ["-m", "recent"]);
+    let name = words.windows(2).find(|w| w[0] == "--name").map(|w| w[1].trim_matches('"'))?;
+    name.strip_prefix("f2b-").filter(|_| is_recent)
+}
+
+/// The comment that a rule of ufw's was given: it stands in the file where ufw keeps its rules (`user.rules`), each
+/// behind a line `### tuple ### ACTION PROTOCOL DPORT DST SPORT SRC DIRECTION comment=HEX`, and not in the kernel.
+#[must_use]
+pub fn ufw_comment(file: &str, place: &Place) -> Option<String> {
+    let net = |word: &str| word.parse::<IpNet>().or_else(|_| word.parse::<IpAddr>().map(IpNet::from)).ok();
+    let from = source(place)?;
+    let of = |line: &str| {
+        let (head, hex) = line.strip_prefix("### tuple ### ")?.rsplit_once(" comment=")?;
+        let source = head.split(' ').nth(5).and_then(net)?;
+        (source == from).then(|| unhex(hex.trim())).flatten()
+    };
+    file.lines().find_map(of)
+}
+
+fn unhex(hex: &str) -> Option<String> {
+    let bytes: Option<Vec<u8>> = hex
+        .as_bytes()
+        .chunks(2)
+        .map(|two| std::str::from_utf8(two).ok().filter(|t| t.len() == 2).and_then(|t| u8::from_str_radix(t, 16).ok()))
+        .collect();
+    String::from_utf8(bytes?).ok()
 }
 
 /// How many addresses a command is shown with.
@@ -231,8 +273,9 @@ pub fn mend(place: &Place, leg: Leg, tool: &Tool, caught: &[IpNet], synced: &BTr
         Tool::Edgeallow => all.push("edgeallow sync".to_owned()),
         Tool::Fail2ban(jail) => {
             all.extend(jail.as_ref().map(|jail| {
-                let some: Vec<String> = caught.iter().take(MOST).map(bare).collect();
-                format!("fail2ban-client set {jail} unbanip {}", some.join(" "))
+                // It takes any number, and a whole range for all the bans in it.
+                let all: Vec<String> = caught.iter().map(bare).collect();
+                format!("fail2ban-client set {jail} unbanip {}", all.join(" "))
             }));
             all.extend(sync);
         }
@@ -252,7 +295,9 @@ pub fn mend(place: &Place, leg: Leg, tool: &Tool, caught: &[IpNet], synced: &BTr
         }
         Tool::Ufw => all.extend(ufw(place, sync)),
         Tool::Firewalld => {
-            if place.chain.ends_with("_direct") {
+            if place.table == PANIC {
+                all.push("firewall-cmd --panic-off".to_owned());
+            } else if place.chain.ends_with("_direct") {
                 all.push("firewall-cmd --direct --get-all-rules".to_owned());
             } else if place.hook == Hook::Input {
                 all.extend(sync);
@@ -335,9 +380,14 @@ fn program(place: &Place) -> String {
 
 /// The address that a rule of CSF's denies, as it stands in its list.
 fn denied(place: &Place) -> Option<String> {
+    source(place).map(|net| bare(&net))
+}
+
+/// The one source that a rule of iptables' names; in an answer it is the destination.
+fn source(place: &Place) -> Option<IpNet> {
     let mut words = place.text.as_deref()?.split(' ');
     words.find(|w| matches!(*w, "-s" | "-d"))?;
-    words.next()?.parse::<IpNet>().ok().map(|net| bare(&net))
+    words.next()?.parse().ok()
 }
 
 fn is_one(net: &IpNet) -> bool {

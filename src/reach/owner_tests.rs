@@ -70,6 +70,47 @@ fn each_tool_is_known_by_its_names() {
 }
 
 #[test]
+fn bans_that_other_tools_carry_out_are_fail2bans() {
+    let text = |t: &str| Some(t.to_owned());
+    let carried =
+        "-A INPUT -p tcp -m recent --update --seconds 3600 --name f2b-sshd --mask 255.255.255.255 --rsource -j REJECT";
+    let place = Place { text: text(carried), ..xt("INPUT", Some(1)) };
+    assert_eq!(named(&place), "fail2ban (jail sshd)");
+    let place = Place { text: text(&carried.replace("f2b-sshd", "web")), ..place };
+    assert_eq!(named(&place), "the administrator's own iptables rules");
+
+    // As ufw 0.36.2 writes them for `ufw deny from 198.51.100.7` and for fail2ban's action.
+    let comment: String =
+        "by Fail2Ban after 5 attempts against nginx-botsearch".bytes().map(|b| format!("{b:02x}")).collect();
+    let file = format!(
+        "### tuple ### deny any any 0.0.0.0/0 any 198.51.100.7 in\n-A ufw-user-input -s 198.51.100.7 -j DROP\n\n\
+         ### tuple ### reject any any 0.0.0.0/0 any 173.245.48.29 in comment={comment}\n\
+         -A ufw-user-input -s 173.245.48.29 -j REJECT\n"
+    );
+    let rule = |from: &str| {
+        let place =
+            Place { text: Some(format!("-A ufw-user-input -s {from}/32 -j REJECT")), ..xt("ufw-user-input", Some(1)) };
+        Place { comment: ufw_comment(&file, &place), ..place }
+    };
+    let ban = rule("173.245.48.29");
+    assert_eq!(named(&ban), "fail2ban (jail nginx-botsearch)");
+    assert_eq!(
+        mended(&ban, &owner(&ban, &Picture::default()), &["173.245.48.29/32"], &["fail2ban"]),
+        ["fail2ban-client set nginx-botsearch unbanip 173.245.48.29"]
+    );
+    assert_eq!(named(&rule("198.51.100.7")), "UFW");
+    let odd = Place { text: ban.text.clone(), ..xt("ufw-user-input", Some(1)) };
+    assert_eq!(ufw_comment("### tuple ### deny any any 0.0.0.0/0 any 173.245.48.29 in comment=6é", &odd), None);
+}
+
+#[test]
+fn panic_is_firewallds_and_ends_as_it_began() {
+    let panic = Place { position: None, handle: None, ..nft("firewalld_policy_drop", "filter_input") };
+    assert_eq!(named(&panic), "firewalld");
+    assert_eq!(mended(&panic, &Tool::Firewalld, &[], &[]), ["firewall-cmd --panic-off"]);
+}
+
+#[test]
 fn a_policy_belongs_to_the_tool_that_sets_policies() {
     let policy = xt("INPUT", None);
     assert_eq!(owner(&policy, &picture(&["f2b-sshd", "ufw-before-input"], &[])), Tool::Ufw);
