@@ -17,7 +17,7 @@ use crate::{
         Effect, Facts, Judged, Judgement, Leg, Obstacle, Picture, Place, Probe, Sources, Step, model::Language, owner,
         sources as numbers, walk,
     },
-    report::{CaughtReport, CulpritReport, PlaceReport, QuestionReport, ReachVerdict, StepReport},
+    report::{CaughtReport, CulpritReport, PartReport, PlaceReport, QuestionReport, ReachVerdict, StepReport},
 };
 
 /// The ranges that are asked about.
@@ -149,6 +149,12 @@ impl Asked {
             let has = |family| to.iter().any(|ip| ip.is_ipv4() == (family == Family::V4));
             let all = some.is_none();
             let ranges = some.as_ref().map(|(family, sources)| self.ranges(*family, sources)).unwrap_or_default();
+            let parts = match &some {
+                Some((family, sources)) => self.parts(*family, sources),
+                None => {
+                    Family::BOTH.into_iter().filter(|f| has(*f)).flat_map(|f| self.parts(f, &self.of(f).1)).collect()
+                }
+            };
             let except = some.map(|(family, sources)| self.of(family).1.minus(&sources).prefixes(family));
             let except = except.filter(|e| e.len() * 3 < ranges.len()).unwrap_or_default();
             CaughtReport {
@@ -157,10 +163,29 @@ impl Asked {
                 asked: Family::BOTH.into_iter().filter(|f| has(*f)).map(|f| self.of(f).0.len()).sum(),
                 ranges,
                 except: except.iter().map(ToString::to_string).collect(),
+                parts,
                 to: to.iter().map(ToString::to_string).collect(),
             }
         };
         groups.into_iter().map(report).collect()
+    }
+
+    /// The same, with what is not caught of a range where that is shorter to say.
+    fn parts(&self, family: Family, sources: &Sources) -> Vec<PartReport> {
+        let words = |nets: Vec<IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut parts = Vec::new();
+        for net in &self.of(family).0 {
+            let whole = Sources::new(vec![numbers::bounds(net)]);
+            let part = sources.intersect(&whole);
+            let pieces = words(part.prefixes(family));
+            let except = words(whole.minus(&part).prefixes(family));
+            if except.len() + 1 < pieces.len() || except.is_empty() {
+                parts.push(PartReport { range: net.to_string(), except });
+            } else {
+                parts.extend(pieces.into_iter().map(|range| PartReport { range, except: vec![] }));
+            }
+        }
+        parts
     }
 
     /// Published ranges where they are caught whole, else the parts of them.
@@ -241,5 +266,60 @@ pub(super) fn step(s: &Step) -> StepReport {
         place: place(&s.place),
         matched: s.matched,
         outcome: s.outcome.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allowlist::Prefixes;
+
+    fn asked(ask: &Ask) -> Asked {
+        let v6 = ["2400:cb00::/32", "2606:4700::/32", "2803:f800::/32", "2405:b500::/32"];
+        let prefixes = Prefixes::new(
+            vec!["173.245.48.0/20".parse().unwrap()],
+            v6.iter().map(|net| net.parse().unwrap()).collect(),
+        );
+        let want = Desired { prefixes: prefixes.into(), ports: [443].into(), protocols: [Protocol::Tcp].into() };
+        Asked::new(&want, ask)
+    }
+
+    fn caught(asked: &Asked, to: &str, sources: Sources) -> CaughtReport {
+        let probe = Probe {
+            to: to.parse().unwrap(),
+            port: 443,
+            protocol: Protocol::Tcp,
+            interface: "eth0".into(),
+            way_back: true,
+        };
+        asked.catches(&[Caught { probe: &probe, sources }]).remove(0)
+    }
+
+    fn of(nets: &[&str]) -> Sources {
+        Sources::new(nets.iter().map(|net| numbers::bounds(&net.parse().unwrap())).collect())
+    }
+
+    fn said(caught: &CaughtReport) -> Vec<String> {
+        caught.parts.iter().map(|p| format!("{} but {:?}", p.range, p.except)).collect()
+    }
+
+    #[test]
+    fn a_range_but_one_address_is_said_as_such() {
+        let asked = asked(&Ask::default());
+        let most = of(&["2400:cb00::/32"]).minus(&of(&["2400:cb00::9/128"]));
+        let report = caught(&asked, "2001:db8::1", most);
+        assert_eq!(said(&report), [r#"2400:cb00::/32 but ["2400:cb00::9/128"]"#]);
+        assert_eq!(report.ranges.len(), 96, "programs are told every piece");
+        let some = of(&["2400:cb00::9/128", "2606:4700::/32"]);
+        assert_eq!(said(&caught(&asked, "2001:db8::1", some)), ["2400:cb00::9/128 but []", "2606:4700::/32 but []"]);
+    }
+
+    #[test]
+    fn a_single_address_is_named_also_where_it_is_all_that_was_asked() {
+        let address = "173.245.48.29".parse().unwrap();
+        let asked = asked(&Ask { address: Some(address), ..Ask::default() });
+        let report = caught(&asked, "192.0.2.1", Sources::one(numbers::number(address)));
+        assert!(report.all && report.ranges.is_empty());
+        assert_eq!(said(&report), ["173.245.48.29/32 but []"]);
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     sync::Arc,
 };
 
@@ -22,7 +23,7 @@ use crate::{
     error::{Error, ErrorKind, Exit, Result},
     host::{Address, Link},
     plan::Desired,
-    reach::{Facts, Judged, Judgement, Picture, Place, Probe, sources as numbers, walk},
+    reach::{Facts, Judged, Judgement, Picture, Place, Probe, owner, sources as numbers, walk},
     report::{BackendState, CulpritReport, ReachReport, ReachVerdict, Report, TraceReport},
 };
 
@@ -169,6 +170,9 @@ impl Session<'_> {
         };
         report.culprits.sort_by_key(|c| std::cmp::Reverse((c.verdict, weight(c))));
         if let Some(address) = ask.address {
+            if !want.prefixes.contains(address) {
+                outside(&mut report, address);
+            }
             for probe in &probes {
                 report.traces.push(self.trace(&picture, &facts, probe, address));
             }
@@ -191,7 +195,20 @@ impl Session<'_> {
     }
 
     fn add_texts<'p>(&self, places: impl Iterator<Item = &'p mut Place>) {
-        picture::texts(self.host, &mut places.collect::<Vec<_>>());
+        let mut places: Vec<&mut Place> = places.collect();
+        picture::texts(self.host, &mut places);
+        // The kernel doesn't have the comments of ufw's rules, and they tell whose a rule is.
+        for (start, file) in [("ufw-user-", "/etc/ufw/user.rules"), ("ufw6-user-", "/etc/ufw/user6.rules")] {
+            let mut bare = places.iter_mut().filter(|p| p.comment.is_none() && p.chain.starts_with(start)).peekable();
+            if bare.peek().is_none() {
+                continue;
+            }
+            let Ok(Some(seen)) = self.host.file(Path::new(file)) else { continue };
+            let rules = String::from_utf8_lossy(&seen.content);
+            for place in bare {
+                place.comment = owner::ufw_comment(&rules, place);
+            }
+        }
     }
 
     /// The addresses of this host that are asked about, each with every port.
@@ -264,6 +281,14 @@ fn is_private(ip: IpAddr) -> bool {
     }
 }
 
+/// Says that the address isn't on the list, and takes back the advice to sync: that would change nothing for it.
+fn outside(report: &mut ReachReport, address: IpAddr) {
+    report.notes.push(format!("{address} is outside every range of the list, so edgeallow does not let it in"));
+    for culprit in &mut report.culprits {
+        culprit.mend.retain(|command| !command.starts_with("edgeallow sync"));
+    }
+}
+
 /// Whose rules they are.
 fn names(reach: &ReachReport, verdict: ReachVerdict) -> String {
     let mut names: Vec<&str> = Vec::new();
@@ -282,4 +307,43 @@ fn throttled(reach: &ReachReport) -> Warning {
         "throttled",
         format!("Cloudflare gets through, but only up to a rate set by {who}: a busy site would lose visitors"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_packet_goes_from_one_family_to_the_other() {
+        let ask = |address: &str, to: &str| Ask {
+            address: Some(address.parse().unwrap()),
+            to: Some(to.parse().unwrap()),
+            ..Ask::default()
+        };
+        assert!(ask("173.245.48.29", "192.0.2.1").check().is_ok());
+        assert!(ask("2400:cb00::9", "2001:db8::1").check().is_ok());
+        for (address, to) in [("173.245.48.29", "2001:db8::1"), ("2400:cb00::9", "192.0.2.1")] {
+            assert_eq!(ask(address, to).check().unwrap_err().kind, ErrorKind::Usage);
+        }
+    }
+
+    #[test]
+    fn no_sync_is_advised_for_an_address_that_is_not_on_the_list() {
+        let culprit = CulpritReport {
+            verdict: ReachVerdict::Refused,
+            tool: Some("nftables"),
+            name: None,
+            effect: "drop",
+            detail: None,
+            packet: "request",
+            place: None,
+            cloudflare_error: Some(522),
+            catches: vec![],
+            mend: vec!["edgeallow sync --backend nftables".into(), "nft delete rule inet filter input handle 7".into()],
+        };
+        let mut report = ReachReport { culprits: vec![culprit], ..ReachReport::default() };
+        outside(&mut report, "198.51.100.7".parse().unwrap());
+        assert_eq!(report.culprits[0].mend, ["nft delete rule inet filter input handle 7"]);
+        assert_eq!(report.notes, ["198.51.100.7 is outside every range of the list, so edgeallow does not let it in"]);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Belongs here: sentences, layout, colours. Does not: facts, all of which are in the [`Report`].
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use anstyle::{AnsiColor, Style as Ink};
 
@@ -42,7 +42,7 @@ pub fn render(report: &Report, style: &Style) -> (String, String) {
         // One line says all when all is well.
         let proven = report.command == "verify" && report.exit as u8 == 0;
         if let Some(source) = report.source.as_ref().filter(|_| !proven) {
-            wrapped(&mut out, "", &source_line(source), style.width);
+            wrapped(&mut out, "", &visible(&source_line(source)), style.width);
         }
         if let Some(list) = &report.list {
             list_lines(&mut out, list, style.width);
@@ -86,7 +86,7 @@ pub fn backends(rows: &[BackendRow], width: usize) -> String {
         };
         let version = row.version.as_ref().map_or_else(String::new, |v| format!("{v}: "));
         let head = format!("{BOLD}{:<12}{BOLD:#}{ink}{word:<10}{ink:#}", row.name);
-        hanging(&mut out, &head, &" ".repeat(22), &format!("{version}{}", row.reason), width);
+        hanging(&mut out, &head, &" ".repeat(22), &visible(&format!("{version}{}", row.reason)), width);
     }
     out
 }
@@ -128,7 +128,7 @@ fn backend_lines(out: &mut String, report: &Report, width: usize) {
             BackendState::Skipped => DIM,
             BackendState::Undone | BackendState::Unusable | BackendState::Failed => RED,
         };
-        let detail = detail(backend, report);
+        let detail = visible(&detail(backend, report)).into_owned();
         // No blanks at the end of a line.
         let pad = if detail.is_empty() { 0 } else { 10 };
         let head = format!("{BOLD}{:<12}{BOLD:#}{ink}{:<pad$}{ink:#}", backend.name, backend.state.as_str());
@@ -142,7 +142,7 @@ fn backend_lines(out: &mut String, report: &Report, width: usize) {
             if report.dry_run {
                 change_lines(out, change, width);
             } else {
-                hanging(out, "  - ", "    ", &done(change), width);
+                hanging(out, "  - ", "    ", &visible(&done(change)), width);
             }
         }
     }
@@ -174,12 +174,12 @@ fn done(change: &ChangeReport) -> String {
 fn change_lines(out: &mut String, change: &ChangeReport, width: usize) {
     let _ = writeln!(out);
     for reason in change.why.split("; ") {
-        hanging(out, "  # ", "  # ", reason, width);
+        hanging(out, "  # ", "  # ", &visible(reason), width);
     }
     let lines: Vec<&str> = change.preview.lines().collect();
     limited(out, &lines, |out, line| {
         let ink = if takes_away(line) { RED } else { GREEN };
-        let _ = writeln!(out, "  {ink}{line}{ink:#}");
+        let _ = writeln!(out, "  {ink}{}{ink:#}", visible_line(line));
     });
     let lines: Vec<&str> = change
         .diff
@@ -195,7 +195,7 @@ fn change_lines(out: &mut String, change: &ChangeReport, width: usize) {
             Some(b'@') => DIM,
             _ => Ink::new(),
         };
-        let _ = writeln!(out, "    {ink}{line}{ink:#}");
+        let _ = writeln!(out, "    {ink}{}{ink:#}", visible_line(line));
     });
 }
 
@@ -258,10 +258,45 @@ fn count(n: usize, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
+/// Text of others (a rule's comment, a name, what a program said) with whatever could steer a terminal written out:
+/// `\x1b`. Lines stay lines.
+fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c == '\n' || c == '\t')
+}
+
+/// The same for what has to be one line.
+fn visible_line(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c == '\t')
+}
+
+fn escaped(text: &str, harmless: impl Fn(char) -> bool) -> Cow<'_, str> {
+    // Those that turn the direction of writing show a text that isn't there, too.
+    let steers =
+        |c: char| (c.is_control() && !harmless(c)) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' if steers(c) => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            c if steers(c) && u32::from(c) < 0x100 => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c if steers(c) => {
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.into()
+}
+
 /// With a full stop at the end, whatever stood there.
 fn sentence(text: &str) -> String {
-    let text = text.trim_end();
-    if text.ends_with(['.', '?', '!']) { text.to_owned() } else { format!("{text}.") }
+    let text = visible(text.trim_end());
+    if text.ends_with(['.', '?', '!']) { text.into_owned() } else { format!("{text}.") }
 }
 
 fn wrapped(out: &mut String, indent: &str, text: &str, width: usize) {

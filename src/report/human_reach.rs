@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use anstyle::Style as Ink;
 
-use super::{BOLD, DIM, GREEN, MOST_LINES, RED, YELLOW, hanging, sentence, wrapped};
-use crate::report::{CaughtReport, CulpritReport, PlaceReport, ReachReport, ReachVerdict, StepReport, TraceReport};
+use super::{BOLD, DIM, GREEN, MOST_LINES, RED, YELLOW, hanging, sentence, visible_line, wrapped};
+use crate::report::{
+    CaughtReport, CulpritReport, PartReport, PlaceReport, ReachReport, ReachVerdict, StepReport, TraceReport,
+};
 
 /// What is said about reachability. `steps` also shows the rules of a trace that don't match.
 pub(super) fn lines(out: &mut String, reach: &ReachReport, width: usize, steps: bool) {
@@ -14,15 +16,15 @@ pub(super) fn lines(out: &mut String, reach: &ReachReport, width: usize, steps: 
     }
     match reach.verdict {
         ReachVerdict::Accepted if reach.traces.is_empty() => {
-            let line = accepted(reach);
-            wrapped(out, "", &format!("{GREEN}{}{GREEN:#}", line), width);
+            let line = visible_line(&accepted(reach)).into_owned();
+            wrapped(out, "", &format!("{GREEN}{line}{GREEN:#}"), width);
         }
         _ => {
-            for (n, culprit) in reach.culprits.iter().enumerate() {
+            for (n, group) in alike(&reach.culprits).iter().enumerate() {
                 if n > 0 || !reach.traces.is_empty() {
                     out.push('\n');
                 }
-                culprit_lines(out, culprit, width);
+                group_lines(out, group, width);
             }
         }
     }
@@ -87,22 +89,99 @@ fn list(words: &[String]) -> String {
     }
 }
 
-fn culprit_lines(out: &mut String, c: &CulpritReport, width: usize) {
+/// Rules of the same chain that do the same to the same ports, such as sixty bans: all that differs is the source.
+fn alike(culprits: &[CulpritReport]) -> Vec<Vec<&CulpritReport>> {
+    let mut groups: Vec<Vec<&CulpritReport>> = Vec::new();
+    for culprit in culprits {
+        match groups.iter_mut().find(|g| g.first().is_some_and(|first| is_alike(first, culprit))) {
+            Some(group) => group.push(culprit),
+            None => groups.push(vec![culprit]),
+        }
+    }
+    groups
+}
+
+fn is_alike(a: &CulpritReport, b: &CulpritReport) -> bool {
+    let (Some(p), Some(q)) = (&a.place, &b.place) else { return false };
+    let chain =
+        |p: &PlaceReport| (p.language, p.hook, p.family.clone(), p.table.clone(), p.chain.clone(), p.base.clone());
+    let does = |c: &CulpritReport| (c.verdict, c.tool, c.name.clone(), c.effect, c.detail.clone(), c.packet);
+    // What catches nearly everything is worth a block of its own.
+    let some = |c: &CaughtReport| !c.all && c.except.is_empty();
+    let same = |(c, d): (&CaughtReport, &CaughtReport)| c.to == d.to && c.ports == d.ports && some(c) && some(d);
+    p.position.is_some()
+        && q.position.is_some()
+        && chain(p) == chain(q)
+        && does(a) == does(b)
+        && a.catches.len() == b.catches.len()
+        && a.catches.iter().zip(&b.catches).all(same)
+}
+
+/// What all rules of a group catch.
+fn caught_by_all(group: &[&CulpritReport]) -> Vec<CaughtReport> {
+    let mut all = group.first().map(|c| c.catches.clone()).unwrap_or_default();
+    for culprit in group.iter().skip(1) {
+        for (caught, more) in all.iter_mut().zip(&culprit.catches) {
+            caught.ranges.extend(more.ranges.iter().cloned());
+            caught.parts.extend(more.parts.iter().filter(|p| !caught.parts.contains(p)).cloned().collect::<Vec<_>>());
+        }
+    }
+    all
+}
+
+/// What mends all of a group: a command that takes several addresses once, and one of each other kind with the number
+/// of those that are left out.
+fn mended(group: &[&CulpritReport]) -> Vec<(String, usize)> {
+    let mut kinds: Vec<(String, Vec<&str>)> = Vec::new();
+    for command in group.iter().flat_map(|c| &c.mend) {
+        let mut words = command.split(' ');
+        let kind = match command.split_once(" unbanip ") {
+            Some((jail, _)) => jail.to_owned(),
+            None => words.by_ref().take(2).collect::<Vec<_>>().join(" "),
+        };
+        match kinds.iter_mut().find(|(k, _)| *k == kind) {
+            Some((_, commands)) if !commands.contains(&command.as_str()) => commands.push(command),
+            Some(_) => {}
+            None => kinds.push((kind, vec![command])),
+        }
+    }
+    let one = |(_, commands): (String, Vec<&str>)| {
+        let addresses: Option<Vec<&str>> =
+            commands.iter().map(|c| c.split_once(" unbanip ").map(|(_, addresses)| addresses)).collect();
+        match (addresses, commands.first().and_then(|c| c.split_once(" unbanip "))) {
+            (Some(addresses), Some((jail, _))) => (format!("{jail} unbanip {}", addresses.join(" ")), 0),
+            _ => (commands.first().copied().unwrap_or_default().to_owned(), commands.len().saturating_sub(1)),
+        }
+    };
+    kinds.into_iter().map(one).collect()
+}
+
+fn group_lines(out: &mut String, group: &[&CulpritReport], width: usize) {
+    let Some(c) = group.first() else { return };
+    let more = group.len() - 1;
     let ink = ink(c.verdict);
     let head = format!("{ink}{BOLD}{:<10}{BOLD:#}{ink:#}", c.verdict.as_str());
     hanging(out, &head, &" ".repeat(10), &sentence(&what(c)), width);
-    for caught in &c.catches {
-        caught_lines(out, caught, width);
+    for caught in &caught_by_all(group) {
+        caught_lines(out, caught, if more > 0 { FIRST_FEW } else { MOST_LINES }, width);
     }
     if let Some(place) = &c.place {
-        hanging(out, &label("rule"), &" ".repeat(10), &place_words(place), width);
+        hanging(out, &label("rule"), &" ".repeat(10), &visible_line(&place_words(place)), width);
         if let Some(text) = &place.text {
             // As the tool prints it: not broken, so that it can be searched for.
-            let _ = writeln!(out, "          {DIM}{text}{DIM:#}");
+            let _ = writeln!(out, "          {DIM}{}{DIM:#}", visible_line(text));
+        }
+        if more > 0 {
+            let _ = writeln!(out, "          and {more} more like it");
         }
     }
-    for (n, command) in c.mend.iter().enumerate() {
-        let _ = writeln!(out, "{}{GREEN}{command}{GREEN:#}", label(if n == 0 { "mend" } else { "or" }));
+    let mends = if more > 0 { mended(group) } else { c.mend.iter().map(|m| (m.clone(), 0)).collect() };
+    for (n, (command, left_out)) in mends.iter().enumerate() {
+        let label = label(if n == 0 { "mend" } else { "or" });
+        let _ = writeln!(out, "{label}{GREEN}{}{GREEN:#}", visible_line(command));
+        if *left_out > 0 {
+            let _ = writeln!(out, "          and {left_out} more like it, which --format json shows");
+        }
     }
 }
 
@@ -143,19 +222,55 @@ fn packet_words(packet: &str) -> &'static str {
     }
 }
 
-fn caught_lines(out: &mut String, caught: &CaughtReport, width: usize) {
-    let ports: Vec<String> = caught.ports.iter().map(|p| port(p)).collect();
-    let shown = caught.ranges.len().min(MOST_LINES);
-    let mut from = match (caught.all, caught.asked) {
-        (true, 1) => "the range".to_owned(),
-        (true, n) => format!("all {n} ranges"),
-        (false, n) if !caught.except.is_empty() => format!("all {n} ranges but {}", caught.except.join(" ")),
-        (false, _) => caught.ranges[..shown].join(" "),
-    };
-    if caught.ranges.len() > shown && caught.except.is_empty() {
-        let _ = write!(from, " and {} more", caught.ranges.len() - shown);
+/// How many addresses of a group are shown.
+const FIRST_FEW: usize = 5;
+
+/// The first of them, and how many more there are.
+fn some(words: &[String], most: usize, between: &str) -> String {
+    // One more costs as much as saying that it is left out.
+    let shown = if words.len() <= most + 1 { words.len() } else { most };
+    let more = if shown < words.len() { format!(" and {} more", words.len() - shown) } else { String::new() };
+    format!("{}{more}", words[..shown].join(between))
+}
+
+/// `173.245.48.29` of `173.245.48.29/32`
+fn one_address(range: &str) -> Option<&str> {
+    let (address, length) = range.split_once('/')?;
+    (length == if address.contains(':') { "128" } else { "32" }).then_some(address)
+}
+
+/// From where: everything, everything but a few, or what it is.
+fn from_words(caught: &CaughtReport, most: usize) -> String {
+    let parts = &caught.parts;
+    let words: usize = parts.iter().map(|p| 1 + p.except.len()).sum();
+    match (caught.all, parts.as_slice()) {
+        (true, [part]) if caught.asked == 1 => match one_address(&part.range) {
+            Some(address) => format!("the address {address}"),
+            None => format!("the range {}", part.range),
+        },
+        (true, _) => format!("all {} ranges", caught.asked),
+        (false, _) if !caught.except.is_empty() && caught.except.len() < words => {
+            format!("all {} ranges but {}", caught.asked, some(&caught.except, most, " "))
+        }
+        (false, _) => {
+            let word = |p: &PartReport| match p.except.as_slice() {
+                [] => p.range.clone(),
+                except => format!("{} but {}", p.range, some(except, FIRST_FEW, " ")),
+            };
+            let between = if parts.iter().any(|p| !p.except.is_empty()) { ", " } else { " " };
+            let shown = some(&parts.iter().map(word).collect::<Vec<_>>(), most, between);
+            if parts.len() <= most + 1 {
+                return shown;
+            }
+            let thing = if parts.iter().all(|p| one_address(&p.range).is_some()) { "addresses" } else { "ranges" };
+            format!("{} {thing}: {shown}", parts.len())
+        }
     }
-    hanging(out, &label("from"), &" ".repeat(10), &from, width);
+}
+
+fn caught_lines(out: &mut String, caught: &CaughtReport, most: usize, width: usize) {
+    let ports: Vec<String> = caught.ports.iter().map(|p| port(p)).collect();
+    hanging(out, &label("from"), &" ".repeat(10), &from_words(caught, most), width);
     let to = format!("{} on {}", ports_words(&ports), list(&caught.to));
     hanging(out, &label("to"), &" ".repeat(10), &to, width);
 }
@@ -194,6 +309,7 @@ fn trace_lines(out: &mut String, trace: &TraceReport, width: usize, all: bool) {
         port(&format!("{}/{}", trace.port, trace.protocol)),
         trace.interface
     );
+    let title = visible_line(&title);
     let _ = writeln!(out, "{BOLD}{title}{BOLD:#}{ink}{}{ink:#}", trace.verdict.as_str());
     let mut at: Option<(&str, &PlaceReport)> = None;
     for step in trace.steps.iter().filter(|s| all || s.matched) {
@@ -211,7 +327,12 @@ fn trace_lines(out: &mut String, trace: &TraceReport, width: usize, all: bool) {
             let p = &step.place;
             let mark = if p.language == "nftables" { "" } else { p.language };
             let mark = if mark.is_empty() { String::new() } else { format!(" ({mark})") };
-            let _ = writeln!(out, "    {DIM}{}:{DIM:#} {} {} {}{mark}", p.hook, p.family, p.table, p.base);
+            let _ = writeln!(
+                out,
+                "    {DIM}{}:{DIM:#} {}{mark}",
+                p.hook,
+                visible_line(&format!("{} {} {}", p.family, p.table, p.base))
+            );
         }
         at = Some((step.packet, &step.place));
         step_line(out, step, width);
@@ -231,7 +352,7 @@ fn step_line(out: &mut String, step: &StepReport, width: usize) {
         out,
         &format!("{}{ink}", " ".repeat(indent)),
         &" ".repeat(indent + 3),
-        &format!("{rule} → {}{ink:#}", step.outcome),
+        &format!("{}{ink:#}", visible_line(&format!("{rule} → {}", step.outcome))),
         width,
     );
 }

@@ -37,6 +37,10 @@ fn rule(text: &str) -> PlaceReport {
     }
 }
 
+fn part(range: &str, except: &[&str]) -> PartReport {
+    PartReport { range: range.into(), except: except.iter().map(|e| (*e).into()).collect() }
+}
+
 fn shown(reach: &ReachReport, all: bool) -> String {
     let mut out = String::new();
     lines(&mut out, reach, 80, all);
@@ -76,6 +80,7 @@ fn a_culprit_is_shown_with_what_it_catches_and_what_mends_it() {
             asked: 15,
             ranges: vec![],
             except: vec![],
+            parts: vec![],
         }],
         mend: vec!["edgeallow sync --backend ufw".into()],
     };
@@ -104,6 +109,7 @@ fn a_culprit_is_shown_with_what_it_catches_and_what_mends_it() {
             asked: 15,
             ranges: vec!["173.245.48.29/32".into()],
             except: vec![],
+            parts: vec![part("173.245.48.29/32", &[])],
         }],
         mend: vec![
             "fail2ban-client set nginx-botsearch unbanip 173.245.48.29".into(),
@@ -123,6 +129,7 @@ fn a_culprit_is_shown_with_what_it_catches_and_what_mends_it() {
             all: false,
             ranges: (0..9).map(|n| format!("20.0.{n}.0/24")).collect(),
             except: vec!["173.245.48.29/32".into()],
+            parts: (0..9).map(|n| part(&format!("20.0.{n}.0/24"), &[])).collect(),
             ..refused.catches[0].clone()
         }],
         mend: vec![],
@@ -211,4 +218,138 @@ fn a_trace_can_be_followed() {
             1. -A ufw-user-input -s 9.9.9.9/32 -j DROP → doesn't match: source
           policy of INPUT → drop
     ");
+}
+
+fn ban(n: usize) -> CulpritReport {
+    let address = format!("173.245.48.{n}");
+    CulpritReport {
+        verdict: ReachVerdict::Refused,
+        tool: Some("fail2ban"),
+        name: Some("fail2ban (jail web)".into()),
+        effect: "reject",
+        detail: Some("icmp port-unreachable".into()),
+        packet: "request",
+        place: Some(PlaceReport {
+            chain: "f2b-web".into(),
+            position: Some(n),
+            ..rule(&format!("-A f2b-web -s {address}/32 -j REJECT"))
+        }),
+        cloudflare_error: Some(521),
+        catches: vec![CaughtReport {
+            to: vec!["192.0.2.1".into()],
+            ports: vec!["80/tcp".into(), "443/tcp".into()],
+            all: false,
+            asked: 15,
+            ranges: vec![format!("{address}/32")],
+            except: vec![],
+            parts: vec![part(&format!("{address}/32"), &[])],
+        }],
+        mend: vec![format!("fail2ban-client set web unbanip {address}"), "edgeallow sync --backend fail2ban".into()],
+    }
+}
+
+#[test]
+fn many_bans_of_a_jail_are_one_block_and_one_command() {
+    let mut culprits: Vec<CulpritReport> = (1..=9).map(ban).collect();
+    // Another jail's ban stays a block of its own, and so does one of other ports.
+    culprits.push(CulpritReport { name: Some("fail2ban (jail ssh)".into()), ..ban(10) });
+    let mut other = ban(11);
+    other.catches[0].ports.truncate(1);
+    culprits.push(other);
+    let all = ReachReport { verdict: ReachVerdict::Refused, culprits, ..ReachReport::default() };
+    let mut out = String::new();
+    lines(&mut out, &all, 80, false);
+    let plain = anstream::adapter::strip_str(&out).to_string();
+    assert_eq!(plain.matches("refused ").count(), 3, "{plain}");
+    let first = plain.split("\n\n").next().unwrap();
+    let unban: Vec<String> = (1..=9).map(|n| format!("173.245.48.{n}")).collect();
+    let command = format!("fail2ban-client set web unbanip {}\n", unban.join(" "));
+    assert!(first.contains(&command), "{first}");
+    insta::assert_snapshot!(first.replace(&command, "COMMAND\n"), @r"
+    refused   rejected with icmp port-unreachable by fail2ban (jail web); visitors
+              see Error 521.
+        from  9 addresses: 173.245.48.1/32 173.245.48.2/32 173.245.48.3/32
+              173.245.48.4/32 173.245.48.5/32 and 4 more
+          to  ports 80 and 443 on 192.0.2.1
+        rule  iptables -t filter, chain f2b-web, rule 1, reached from INPUT
+              -A f2b-web -s 173.245.48.1/32 -j REJECT
+              and 8 more like it
+        mend  COMMAND
+          or  edgeallow sync --backend fail2ban
+    ");
+
+    // Rules that are deleted one by one: the first stands for the others.
+    let mut culprits: Vec<CulpritReport> = (1..=3).map(ban).collect();
+    for (n, culprit) in culprits.iter_mut().enumerate() {
+        culprit.mend = vec![format!("nft delete rule inet a b handle {n}")];
+    }
+    let all = ReachReport { verdict: ReachVerdict::Refused, culprits, ..ReachReport::default() };
+    let text = shown(&all, false);
+    assert!(text.contains("handle 0\n          and 2 more like it, which --format json shows"), "{text}");
+    assert!(!text.contains("handle 1"), "{text}");
+}
+
+#[test]
+fn what_is_caught_is_said_the_shorter_way() {
+    let caught = |asked, except: &[&str], parts: Vec<PartReport>| CaughtReport {
+        asked,
+        except: except.iter().map(|e| (*e).into()).collect(),
+        all: false,
+        parts,
+        ..ban(1).catches.remove(0)
+    };
+    let from = |c: &CaughtReport| from_words(c, MOST_LINES);
+    // All of one of seven but an address: not "all 7 but" the other six and that address.
+    let others = ["A/32", "B/32", "C/32", "D/32", "E/32", "F/32", "2400:cb00::9/128"];
+    let most = caught(7, &others, vec![part("2400:cb00::/32", &["2400:cb00::9/128"])]);
+    assert_eq!(from(&most), "2400:cb00::/32 but 2400:cb00::9/128");
+    let two = vec![part("A/32", &["B/128"]), part("C/32", &[])];
+    assert_eq!(from(&caught(7, &[], two)), "A/32 but B/128, C/32");
+    let one = caught(7, &["A/32"], (0..6).map(|n| part(&format!("{n}::/32"), &[])).collect());
+    assert_eq!(from(&one), "all 7 ranges but A/32");
+    let all = |range| CaughtReport { all: true, ..caught(1, &[], vec![part(range, &[])]) };
+    assert_eq!(from(&all("173.245.48.29/32")), "the address 173.245.48.29");
+    assert_eq!(from(&all("2400:cb00::9/128")), "the address 2400:cb00::9");
+    assert_eq!(from(&all("173.245.48.0/20")), "the range 173.245.48.0/20");
+}
+
+#[test]
+fn nothing_of_a_rule_steers_the_terminal() {
+    let evil = "\x1b]0;owned\x07\u{9b}2J\r\n\u{202e}";
+    let mut culprit = ban(1);
+    culprit.name = Some(format!("fail2ban (jail {evil})"));
+    culprit.detail = Some(evil.into());
+    culprit.mend = vec![format!("fail2ban-client set {evil} unbanip 192.0.2.1")];
+    let mut place = PlaceReport { chain: evil.into(), table: evil.into(), ..rule(&format!("drop comment \"{evil}\"")) };
+    culprit.place = Some(place.clone());
+    let step =
+        |place: PlaceReport| StepReport { packet: "request", depth: 0, place, matched: true, outcome: evil.into() };
+    let mut steps = vec![step(place.clone())];
+    place.text = None;
+    place.comment = Some(evil.into());
+    steps.push(step(place));
+    let trace = TraceReport {
+        from: "173.245.48.29".into(),
+        to: "192.0.2.1".into(),
+        port: 443,
+        protocol: "tcp",
+        interface: evil.into(),
+        verdict: ReachVerdict::Refused,
+        steps,
+    };
+    let reach = ReachReport {
+        verdict: ReachVerdict::Refused,
+        culprits: vec![culprit.clone(), CulpritReport { mend: vec![], ..culprit }],
+        gaps: vec![evil.into()],
+        notes: vec![evil.into()],
+        traces: vec![trace],
+        ..ReachReport::default()
+    };
+    let mut out = String::new();
+    lines(&mut out, &reach, 200, true);
+    // The only escapes are those of our own inks.
+    let inks = out.matches("\x1b[").count();
+    assert_eq!(out.matches('\x1b').count(), inks, "{out:?}");
+    assert!(!out.contains("\x1b]") && !out.contains(['\x07', '\u{9b}', '\r', '\u{202e}']), "{out:?}");
+    assert!(out.contains(r#"drop comment "\x1b]0;owned\x07\x9b2J\r\n\u{202e}""#), "{out:?}");
 }

@@ -217,3 +217,13 @@ fn the_backends_of_a_machine() {
     iptables    absent    no iptables program is installed
     ");
 }
+
+#[test]
+fn what_others_wrote_is_shown_and_not_obeyed() {
+    assert_eq!(visible("a\tb\nc"), "a\tb\nc");
+    assert_eq!(visible_line("a\tb\nc"), "a\tb\\nc");
+    assert_eq!(visible("\x1b[2J\x7f\u{2066}é"), r"\x1b[2J\x7f\u{2066}é");
+    let e = ErrorReport { kind: "io", message: "\x1b[2J".into(), hint: Some("\x07".into()) };
+    let text = anstream::adapter::strip_str(&error(&e, 80)).to_string();
+    assert_eq!(text, "error: \\x1b[2J.\n  hint: \\x07.\n");
+}

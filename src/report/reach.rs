@@ -147,6 +147,18 @@ pub struct CaughtReport {
     pub ranges: Vec<String>,
     /// The exact parts that are not caught, where that is shorter to say; otherwise empty.
     pub except: Vec<String>,
+    /// What is caught, for people: also where it is everything.
+    #[serde(skip)]
+    pub parts: Vec<PartReport>,
+}
+
+/// A range that is caught, but for parts of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartReport {
+    /// The range.
+    pub range: String,
+    /// What is not caught of it.
+    pub except: Vec<String>,
 }
 
 /// The way of one packet and of its answer.
