@@ -77,6 +77,7 @@ fn a_reader_that_went_away_changes_nothing_of_the_exit_status() {
         (&["sync", "--exit-code", "--format", "json"], 2),
         (&["fetch"], 0),
         (&["man"], 0),
+        (&["completions", "bash"], 0),
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

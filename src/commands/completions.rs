@@ -1,8 +1,17 @@
 //! `edgeallow completions SHELL`
 
-use crate::{cli, error::Exit};
+use std::io::Write as _;
 
-pub(super) fn run(shell: clap_complete::Shell) -> Exit {
-    clap_complete::generate(shell, &mut cli::definition(), "edgeallow", &mut std::io::stdout());
-    Exit::Ok
+use super::unwritable;
+use crate::{
+    cli,
+    error::{Exit, Result},
+};
+
+pub(super) fn run(shell: clap_complete::Shell) -> Result<Exit> {
+    // What is generated straight into a closed pipe panics.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut cli::definition(), "edgeallow", &mut text);
+    std::io::stdout().write_all(&text).or_else(|e| unwritable(&e))?;
+    Ok(Exit::Ok)
 }

@@ -60,7 +60,7 @@ pub fn run(cli: Cli) -> ExitCode {
             .and_then(|rows| backends::print(&global, &rows))
             .unwrap_or_else(|e| fail(&global, "backends", &e)),
         Command::Keep(args) => keep::run(&global, &args).unwrap_or_else(|e| fail(&global, "keep", &e)),
-        Command::Completions { shell } => completions::run(shell),
+        Command::Completions { shell } => completions::run(shell).unwrap_or_else(|e| fail(&global, "completions", &e)),
         Command::Man { command, list } => {
             let done = if list { man::list() } else { man::run(command.as_deref()) };
             done.unwrap_or_else(|e| fail(&global, "man", &e))
