@@ -90,7 +90,7 @@ fn a_set_of_nftables_that_counts_for_each_address() {
     throttles(
         &|lab| drop(lab.feed(["nft", "-f", "-"], &rule)),
         &[
-            "throttled by the administrator's own nftables rules: inet filter input: tcp dport 443 ct state new add @seen { ip saddr limit rate over 2/minute burst 3 packets } reject with tcp reset [limit rate over 2/minute burst 3 packets] → 522; all on 443/tcp",
+            "throttled by the administrator's own nftables rules: inet filter input: tcp dport 443 ct state new add @seen { ip saddr limit rate over 2/minute burst 3 packets } reject with tcp reset [limit rate over 2/minute burst 3 packets] → 521; all on 443/tcp",
         ],
     );
 }
@@ -103,7 +103,7 @@ fn connections_at_a_time() {
         setup: &|lab| drop(lab.run(rule.split(' '))),
         before: &[(EDGE4, 443, Reach::Accepted)],
         says: &[
-            "throttled by the administrator's own iptables rules: ip filter INPUT: -A INPUT -p tcp -m tcp --dport 443 -m connlimit --connlimit-above 2 --connlimit-mask 32 --connlimit-saddr -j REJECT --reject-with tcp-reset [--connlimit-above 2 --connlimit-mask 32 --connlimit-saddr] → 522; all on 443/tcp",
+            "throttled by the administrator's own iptables rules: ip filter INPUT: -A INPUT -p tcp -m tcp --dport 443 -m connlimit --connlimit-above 2 --connlimit-mask 32 --connlimit-saddr -j REJECT --reject-with tcp-reset [--connlimit-above 2 --connlimit-mask 32 --connlimit-saddr] → 521; all on 443/tcp",
         ],
     }
     .is_told_and_mended(0);

@@ -35,8 +35,8 @@ fn ufw_s_limit_is_a_rate() {
         },
         before: &[(EDGE4, 80, Reach::Accepted), (EDGE4, 443, Reach::Accepted)],
         says: &[
-            "throttled by UFW: ip filter ufw-user-input: -A ufw-user-input -p tcp -m tcp --dport 443 -m conntrack --ctstate NEW -m recent --update --seconds 30 --hitcount 6 --name DEFAULT --mask 255.255.255.255 --rsource -j ufw-user-limit [--update --seconds 30 --hitcount 6 --name DEFAULT --mask 255.255.255.255 --rsource] → 522; all on 443/tcp",
-            "throttled by UFW: ip6 filter ufw6-user-input: -A ufw6-user-input -p tcp -m tcp --dport 443 -m conntrack --ctstate NEW -m recent --update --seconds 30 --hitcount 6 --name DEFAULT --mask ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff --rsource -j ufw6-user-limit [--update --seconds 30 --hitcount 6 --name DEFAULT --mask ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff --rsource] → 522; all on 443/tcp",
+            "throttled by UFW: ip filter ufw-user-input: -A ufw-user-input -p tcp -m tcp --dport 443 -m conntrack --ctstate NEW -m recent --update --seconds 30 --hitcount 6 --name DEFAULT --mask 255.255.255.255 --rsource -j ufw-user-limit [--update --seconds 30 --hitcount 6 --name DEFAULT --mask 255.255.255.255 --rsource] → 521; all on 443/tcp",
+            "throttled by UFW: ip6 filter ufw6-user-input: -A ufw6-user-input -p tcp -m tcp --dport 443 -m conntrack --ctstate NEW -m recent --update --seconds 30 --hitcount 6 --name DEFAULT --mask ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff --rsource -j ufw6-user-limit [--update --seconds 30 --hitcount 6 --name DEFAULT --mask ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff --rsource] → 521; all on 443/tcp",
         ],
     };
     let (lab, _) = host.is_told(0);

@@ -48,7 +48,8 @@ fn an_xdp_program() {
     let said: Vec<String> = super::culprits(&report).iter().map(super::said_of).collect();
     assert!(matches!(&said[..], [one] if one.contains("XDP program ")), "{report:#}");
     drop(attached);
-    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
+    // The kernel takes it off some time after its last descriptor is closed.
+    assert!((0..20).any(|_| lab.connect(EDGE4, 443) == Reach::Accepted), "the program is still there");
     super::verify(&lab, 0, &[]);
 }
 
