@@ -136,6 +136,11 @@ pub enum Command {
     /// Reads every packet filter on this machine, whoever wrote it, and follows a connection's packets through it: the
     /// request in, the answer out, from every address of every range at once. Changes nothing.
     Verify(Verify),
+    /// Why Cloudflare would answer with an error here, and what would mend it (exit 7 if there is a cause)
+    ///
+    /// Looks at the server, the firewalls, TLS, DNS, resources and logs of this machine, in the order in which an expert
+    /// would. Changes nothing.
+    Doctor(Doctor),
     /// Take out all that edgeallow owns
     Remove(Remove),
     /// Print the vetted list
@@ -172,7 +177,7 @@ pub struct Lists {
 }
 
 /// What is told to a monitoring system.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Monitoring {
     /// Write metrics for Prometheus to this file, for node_exporter's textfile collector [default: as configured]
     #[arg(long, value_name = "FILE")]
@@ -285,6 +290,37 @@ pub struct Keep {
     pub look_every: u32,
 }
 
+/// `edgeallow doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The site's names, as visitors type them
+    #[arg(value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// The zone's encryption mode at Cloudflare (SSL/TLS, Overview)
+    #[arg(long, value_enum, default_value_t = crate::doctor::Mode::Unknown)]
+    pub mode: crate::doctor::Mode,
+    /// The origin's address, if it isn't one of this machine's own [default: each global address of this machine]
+    #[arg(long, value_name = "IP")]
+    pub origin: Option<std::net::IpAddr>,
+    /// Only this port; may be given several times [default: as configured]
+    #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+    /// How far back logs are read: 90m, 24h, 7d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time_back)]
+    pub since: jiff::SignedDuration,
+    /// Read this log too, whatever program wrote it; may be given several times
+    #[arg(long = "log", value_name = "FILE")]
+    pub logs: Vec<PathBuf>,
+}
+
+/// A length of time with days, which a day of 24 hours is.
+fn time_back(text: &str) -> Result<jiff::SignedDuration, String> {
+    let wrong = || format!("`{text}` is not a length of time such as 90m, 24h or 7d");
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let length = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    if length.is_positive() { Ok(length) } else { Err(wrong()) }
+}
+
 /// `edgeallow fetch`
 #[derive(Debug, Args)]
 pub struct Fetch {
@@ -322,7 +358,8 @@ pub fn parse() -> Result<Cli, Refused> {
 }
 
 /// The commands' names, for reports of arguments that name one and can't be read.
-const COMMANDS: [&str; 9] = ["sync", "status", "verify", "remove", "fetch", "backends", "keep", "completions", "man"];
+const COMMANDS: [&str; 10] =
+    ["sync", "status", "verify", "doctor", "remove", "fetch", "backends", "keep", "completions", "man"];
 
 /// A usage error as clap prints it: paragraphs, the first of which says what is wrong, and perhaps one with a tip.
 fn in_words(printed: &str) -> Error {

@@ -18,6 +18,8 @@
 //! - [`engine`]: the one executor.
 //! - [`host`]: the only code that spawns a program, writes a file or talks netlink.
 //! - [`reach`]: whether Cloudflare gets through, from a picture of the packet filters. Pure.
+//! - [`doctor`]: why Cloudflare would answer with an error here: a look at everything that can be the cause.
+//! - [`probe`]: asking an origin, an edge or a resolver as Cloudflare would.
 //! - [`report`]: what is said, human or JSON, from one value.
 //! - [`observe`]: logs, metrics and hooks, from that same value.
 //! - [`cli`], [`commands`], [`config`]: what the operator says.
@@ -28,12 +30,14 @@ pub mod backends;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod host;
 pub mod nft;
 pub mod observe;
 pub mod plan;
+pub mod probe;
 pub mod reach;
 pub mod report;
 pub mod source;

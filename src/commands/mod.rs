@@ -4,6 +4,7 @@
 
 mod backends;
 mod completions;
+mod doctor;
 mod fetch;
 mod keep;
 mod man;
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Sync(args) => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args)),
         Command::Status(args) => reported(&global, "status", &[], &args.monitoring, |s| status::run(s, &args)),
         Command::Verify(args) => reported(&global, "verify", &[], &args.monitoring, |s| verify::run(s, &args)),
+        Command::Doctor(args) => reported(&global, "doctor", &[], &Monitoring::default(), |s| doctor::run(s, &args)),
         Command::Remove(args) => {
             reported(&global, "remove", &args.backends, &args.monitoring, |s| remove::run(s, &args))
         }
@@ -75,7 +77,7 @@ pub fn refuse(refused: &Refused) -> ExitCode {
     let Refused { command, error } = refused;
     let wrote = match command {
         // The same shape as any other report of this command.
-        Some(command @ ("sync" | "status" | "remove")) => json(&Report::failed(command, error)),
+        Some(command @ ("sync" | "status" | "doctor" | "remove")) => json(&Report::failed(command, error)),
         _ => json(&bare(*command, error)),
     };
     // There is nobody left to tell if this fails.

@@ -75,15 +75,21 @@ impl Session<'_> {
     /// Makes every chosen backend hold the list. `command` is `sync` or `status`.
     #[must_use]
     pub fn sync(&self, command: &'static str, options: &Options) -> Report {
+        self.sync_and_tell(command, options).0
+    }
+
+    /// The same, with what the backends were to hold; nothing where there was no list to hold.
+    pub(crate) fn sync_and_tell(&self, command: &'static str, options: &Options) -> (Report, Option<Desired>) {
         let mut report = Report::blank(command, options.dry_run);
-        if let Err(e) = self.try_sync(options, &mut report) {
+        let mut wanted = None;
+        if let Err(e) = self.try_sync(options, &mut report, &mut wanted) {
             report.exit = report.exit.worst(e.kind.exit());
             report.error = Some((&e).into());
         }
-        report
+        (report, wanted)
     }
 
-    fn try_sync(&self, options: &Options, report: &mut Report) -> Result<()> {
+    fn try_sync(&self, options: &Options, report: &mut Report, wanted: &mut Option<Desired>) -> Result<()> {
         let names = if options.backends.is_empty() { &self.config.backends } else { &options.backends };
         names.iter().try_for_each(|name| known(self.backends, name)).map_err(|e| {
             let place = if options.backends.is_empty() { "`backends` in the configuration: " } else { "" };
@@ -121,7 +127,7 @@ impl Session<'_> {
         }
         report.list = Some(difference(&settled, &held));
         warn_of_waiting(&settled, report);
-        let want = self.desired(&settled.hold);
+        let want = wanted.insert(self.desired(&settled.hold)).clone();
         // The lists are stored first: a state folder that is full or read-only ends the run before anything is changed.
         let digests = if options.dry_run {
             None

@@ -90,7 +90,7 @@ impl Session<'_> {
     }
 
     /// What every backend shall make true for this list.
-    pub(super) fn desired(&self, hold: &Prefixes) -> Desired {
+    pub(crate) fn desired(&self, hold: &Prefixes) -> Desired {
         let extra = &self.config.extra;
         Desired {
             prefixes: Arc::new(if extra.is_empty() { hold.clone() } else { hold.union(extra) }),
@@ -137,7 +137,12 @@ impl Session<'_> {
         report.warnings.extend(warning);
     }
 
-    fn reach(&self, want: &Desired, ask: &Ask, synced: &BTreeSet<&str>) -> Result<ReachReport> {
+    /// Judges whether what is wanted gets through. `synced` are the backends that are known to be in sync: syncing them
+    /// again would mend nothing.
+    ///
+    /// # Errors
+    /// `usage` for what can't be asked, `netlink`.
+    pub(crate) fn reach(&self, want: &Desired, ask: &Ask, synced: &BTreeSet<&str>) -> Result<ReachReport> {
         let links = self.host.links()?;
         let mut report = ReachReport::default();
         let probes = self.probes(want, ask, &links, &mut report)?;

@@ -12,9 +12,9 @@ use std::{
 };
 
 use super::{
-    Act, FileSeen, Guard, Judge, Link, Look, Output, files,
+    Act, FileSeen, Guard, Judge, Link, ListenSocket, Look, Output, files,
     look_only::{is_look_only, is_look_only_fed},
-    netlink, spawn,
+    netlink, proc, spawn,
 };
 use crate::{
     allowlist::{Family, Prefixes},
@@ -181,6 +181,16 @@ impl Look for Machine {
 
     fn links(&self) -> Result<Vec<Link>> {
         netlink::links()
+    }
+
+    fn listeners(&self) -> Result<Vec<ListenSocket>> {
+        let mut sockets = netlink::listeners()?;
+        let inodes: Vec<u32> = sockets.iter().map(|s| s.inode).collect();
+        let mut programs = proc::holders(&inodes);
+        for socket in &mut sockets {
+            socket.programs = programs.remove(&socket.inode).unwrap_or_default();
+        }
+        Ok(sockets)
     }
 
     fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {

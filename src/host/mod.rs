@@ -9,7 +9,7 @@ pub mod xtables;
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,6 +19,7 @@ mod files;
 mod hook;
 pub mod look_only;
 mod machine;
+mod proc;
 pub mod service;
 pub mod signals;
 mod spawn;
@@ -27,6 +28,7 @@ pub mod watch;
 pub use files::replace_own;
 pub use hook::{Ended, run_hook};
 pub use machine::Machine;
+pub use proc::Program;
 pub mod netlink;
 
 use crate::{
@@ -97,6 +99,32 @@ pub struct Address {
     /// Whether others can be told to use it: of global scope, neither tentative nor a temporary one of IPv6. Private
     /// addresses are global in this sense.
     pub global: bool,
+}
+
+/// A TCP socket that listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenSocket {
+    /// Where; an unspecified address is every address of its family.
+    pub address: SocketAddr,
+    /// Whether it takes IPv4 connections too: an IPv6 socket on the unspecified address that isn't kept from it.
+    pub both_families: bool,
+    /// Connections that are established and wait for the program to accept them.
+    pub waiting: u32,
+    /// How many may wait; one more is let wait, and what comes then is dropped.
+    pub backlog: u32,
+    /// The socket's number, as in `/proc/PID/fd`.
+    pub inode: u32,
+    /// The programs that hold it, as far as they may be seen.
+    pub programs: Vec<Program>,
+}
+
+impl ListenSocket {
+    /// Whether connections to this address are its.
+    #[must_use]
+    pub fn takes(&self, ip: IpAddr) -> bool {
+        let own = self.address.ip();
+        own == ip || (own.is_unspecified() && (own.is_ipv4() == ip.is_ipv4() || self.both_families))
+    }
 }
 
 /// Reading the machine. Nothing behind this trait changes it.
@@ -241,6 +269,15 @@ pub trait Look {
     /// # Errors
     /// `netlink`.
     fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {
+        Ok(Vec::new())
+    }
+
+    /// Every TCP socket that listens, with the programs that hold it; none is what a host says that doesn't implement
+    /// this. See [`netlink::listeners`].
+    ///
+    /// # Errors
+    /// `netlink`, `race-lost`.
+    fn listeners(&self) -> Result<Vec<ListenSocket>> {
         Ok(Vec::new())
     }
 

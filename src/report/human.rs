@@ -10,6 +10,8 @@ use super::BackendRow;
 use super::{BackendReport, BackendState, ChangeReport, ErrorReport, ListReport, Report, SourceReport};
 use crate::backends::Warning;
 
+#[path = "human_doctor.rs"]
+mod doctor;
 #[path = "human_reach.rs"]
 mod reach;
 
@@ -40,7 +42,7 @@ pub fn render(report: &Report, style: &Style) -> (String, String) {
     let calm = report.warnings.is_empty() && report.error.is_none() && !report.changed && report.exit as u8 == 0;
     if !(style.quiet && calm) {
         // One line says all when all is well.
-        let proven = report.command == "verify" && report.exit as u8 == 0;
+        let proven = report.command == "doctor" || report.command == "verify" && report.exit as u8 == 0;
         if let Some(source) = report.source.as_ref().filter(|_| !proven) {
             wrapped(&mut out, "", &visible(&source_line(source)), style.width);
         }
@@ -53,6 +55,9 @@ pub fn render(report: &Report, style: &Style) -> (String, String) {
         }
         for warning in &report.warnings {
             warning_lines(&mut out, warning, style.width);
+        }
+        if let Some(found) = &report.doctor {
+            doctor::lines(&mut out, found, style.width, style.verbose);
         }
         wrapped(&mut out, "", &verdict(report), style.width);
     }
@@ -221,7 +226,7 @@ fn warning_lines(out: &mut String, warning: &Warning, width: usize) {
 }
 
 fn verdict(report: &Report) -> String {
-    if report.command == "verify" {
+    if report.command == "verify" || report.command == "doctor" {
         return String::new();
     }
     if report.error.is_some() && !report.changed {

@@ -14,6 +14,7 @@ fn shown(report: &Report, width: usize) -> String {
 
 fn report() -> Report {
     Report {
+        doctor: None,
         schema: 1,
         command: "sync",
         dry_run: false,

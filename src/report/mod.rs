@@ -2,10 +2,12 @@
 //!
 //! Belongs here: the shape of a report. Does not: deciding anything; the words a person reads are in [`human`].
 
+mod doctor;
 pub mod human;
 pub mod progress;
 mod reach;
 mod schema_types;
 
+pub use doctor::*;
 pub use reach::*;
 pub use schema_types::*;

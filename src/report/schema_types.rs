@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::ReachReport;
+use super::{DoctorReport, ReachReport};
 use crate::{
     allowlist::removal::PendingRemoval,
     backends::{Verified, Warning},
@@ -13,13 +13,13 @@ use crate::{
     plan::{Change, Step},
 };
 
-/// What one run of `sync`, `status`, `verify` or `remove` did, would do, or found.
+/// What one run of `sync`, `status`, `verify`, `doctor` or `remove` did, would do, or found.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// The version of this layout: 1.
     pub schema: u32,
-    /// `sync`, `status`, `verify` or `remove`.
+    /// `sync`, `status`, `verify`, `doctor` or `remove`.
     pub command: &'static str,
     /// Whether nothing was to be changed.
     pub dry_run: bool,
@@ -33,6 +33,9 @@ pub struct Report {
     pub backends: Vec<BackendReport>,
     /// Whether every range reaches every port: of `verify`, and of a `sync` that was no dry run.
     pub reach: Option<ReachReport>,
+    /// Why Cloudflare would answer with an error: of `doctor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doctor: Option<DoctorReport>,
     /// What the operator should know.
     pub warnings: Vec<Warning>,
     /// What ended the run before any backend.
@@ -55,6 +58,7 @@ impl Report {
             list: None,
             backends: vec![],
             reach: None,
+            doctor: None,
             warnings: vec![],
             error: None,
             exit: Exit::Ok,

@@ -9,6 +9,8 @@ mod above;
 mod ansible;
 #[path = "../conformance/mod.rs"]
 mod conformance;
+#[path = "../doctor/mod.rs"]
+mod doctor;
 #[path = "../support/exposition.rs"]
 mod exposition;
 #[cfg(feature = "fault-injection")]

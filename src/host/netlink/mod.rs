@@ -1,5 +1,5 @@
 //! nf_tables over netlink: the kernel's rule set read into [`crate::nft`]'s types, and batches sent to it. Beside it
-//! what a packet's way depends on besides rules: interfaces, addresses, programs on them, routes.
+//! what a packet's way depends on besides rules: interfaces, addresses, programs on them, routes, sockets that listen.
 //!
 //! Messages go through libmnl's sockets and libnftnl's batches, objects and expressions (crates `mnl`, `nftnl`). What
 //! the `nftnl` crate has no safe call for is laid out here as attributes (linux/netfilter/nf_tables.h): intervals,
@@ -18,9 +18,11 @@ mod listen;
 mod netns;
 mod parse;
 mod socket;
+mod sockets;
 
 pub use batch::apply;
 pub use dump::{elements, generation, has_ipset, has_table, ports, ruleset, sample, verdicts};
 pub use links::{dead_ends, links, route};
 pub use listen::Listener;
 pub use netns::in_fresh_netns;
+pub use sockets::listeners;

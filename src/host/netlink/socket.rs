@@ -72,6 +72,13 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Opens one to the kernel's lists of sockets.
+    pub(super) fn open_diag() -> io::Result<Self> {
+        let socket = Self(Mnl::new(Bus::SockDiag)?);
+        fcntl_setfd(socket.fd(), FdFlags::CLOEXEC)?;
+        Ok(socket)
+    }
+
     fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor belongs to `self.0`, which stays open as long as `self` is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }

@@ -1,0 +1,197 @@
+//! Why would Cloudflare answer with an error here? A look at everything on the origin that can be the cause.
+//!
+//! One folder or file a room ([`Room`]), in the order in which an expert would look. Each gathers what it needs through
+//! [`crate::host::Look`] and [`crate::probe`] into a plain value, and judges that value in a pure function that is tested
+//! without a machine. What several rooms need is gathered once, in the [`Context`].
+//!
+//! Belongs here: what is looked at, what it means, how it is mended. Does not: reading the machine ([`crate::host`]), client
+//! sockets ([`crate::probe`]), words' layout ([`crate::report`]).
+//!
+//! # One cause is named once
+//!
+//! A stopped server makes every request fail, every handshake, and every log stay empty. So each room judges only what is
+//! its own: it asks the [`Context`] whether something before it explains what it sees, and says `skipped` then.
+
+mod conclude;
+mod firewall;
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+
+use jiff::SignedDuration;
+
+use crate::{
+    allowlist::{Prefixes, snapshot},
+    engine::{
+        sync::{Options, Session},
+        verify::Ask as ReachAsk,
+    },
+    error::{Exit, Result},
+    host::{Link, ListenSocket},
+    plan::Desired,
+    report::{BackendReport, DoctorReport, Finding, Finds, ReachReport, ReachVerdict, Report, SourceReport},
+};
+
+/// The zone's encryption mode: how Cloudflare connects to the origin (CLOUDFLARE.md, "Encryption modes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Mode {
+    /// Off or Flexible: plain HTTP to port 80.
+    Flexible,
+    /// The visitor's scheme; any certificate.
+    Full,
+    /// The visitor's scheme; an unexpired certificate for the name, of a public authority or Cloudflare's own.
+    Strict,
+    /// Not known here.
+    #[default]
+    Unknown,
+}
+
+impl Mode {
+    /// The word on the command line and in the report.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flexible => "flexible",
+            Self::Full => "full",
+            Self::Strict => "strict",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// The site's names.
+    pub hosts: Vec<String>,
+    /// The zone's mode.
+    pub mode: Mode,
+    /// The origin's address, instead of each global one of this host.
+    pub origin: Option<IpAddr>,
+    /// These ports instead of the configured ones.
+    pub ports: BTreeSet<u16>,
+    /// How far back logs are read.
+    pub since: SignedDuration,
+    /// More log files.
+    pub logs: Vec<PathBuf>,
+}
+
+/// What every room may know.
+pub struct Context<'a> {
+    /// The machine, the configuration, the clock.
+    pub session: &'a Session<'a>,
+    /// What was asked.
+    pub ask: &'a Ask,
+    /// What shall get in: Cloudflare's ranges and the operator's own.
+    pub edge: Arc<Prefixes>,
+    /// Where the ranges came from.
+    pub source: Option<SourceReport>,
+    /// The addresses that are asked about: of the origin.
+    pub origins: Vec<IpAddr>,
+    /// The ports that are asked about.
+    pub ports: BTreeSet<u16>,
+    /// The interfaces with their addresses.
+    pub links: Vec<Link>,
+    /// Who listens, or why that can't be told.
+    pub listeners: Result<Vec<ListenSocket>>,
+    /// What packet filters do to Cloudflare, or why that can't be told.
+    pub reach: Result<ReachReport>,
+    /// The backends, as `status` sees them.
+    pub backends: Vec<BackendReport>,
+}
+
+impl Context<'_> {
+    /// The sockets that take connections to this address and port: those bound to the address itself, else the others.
+    #[must_use]
+    pub fn listening(&self, ip: IpAddr, port: u16) -> Vec<&ListenSocket> {
+        let sockets = self.listeners.as_deref().unwrap_or_default();
+        let on_port = || sockets.iter().filter(move |s| s.address.port() == port);
+        let exact: Vec<&ListenSocket> = on_port().filter(|s| s.address.ip() == ip).collect();
+        if exact.is_empty() { on_port().filter(|s| s.takes(ip)).collect() } else { exact }
+    }
+
+    /// Whether a packet filter keeps Cloudflare from this address and port, wholly or in part, or may do so.
+    #[must_use]
+    pub fn is_filtered(&self, ip: IpAddr, port: u16) -> bool {
+        let to = ip.to_string();
+        self.reach.as_ref().is_ok_and(|reach| {
+            reach.questions.iter().any(|q| q.to == to && q.port == port && q.verdict > ReachVerdict::Throttled)
+        })
+    }
+}
+
+/// The rooms that can be looked into, in order.
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 1] = [firewall::look];
+
+impl Session<'_> {
+    /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.
+    #[must_use]
+    pub fn doctor(&self, ask: &Ask) -> Report {
+        let mut report = Report::blank("doctor", true);
+        match self.try_doctor(ask, &mut report) {
+            Ok(found) => {
+                if found.conclusion.verdict == Finds::Cause {
+                    report.exit = Exit::Refused;
+                }
+                report.doctor = Some(found);
+            }
+            Err(e) => {
+                report.exit = e.kind.exit();
+                report.error = Some((&e).into());
+            }
+        }
+        report
+    }
+
+    fn try_doctor(&self, ask: &Ask, report: &mut Report) -> Result<DoctorReport> {
+        let cx = self.gather(ask, report)?;
+        let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
+        findings.sort_by_key(|f| f.room);
+        Ok(DoctorReport {
+            conclusion: conclude::conclude(&findings),
+            mode: ask.mode.as_str(),
+            hosts: ask.hosts.clone(),
+            origins: cx.origins.iter().map(IpAddr::to_string).collect(),
+            ports: cx.ports.iter().copied().collect(),
+            findings,
+        })
+    }
+
+    fn gather<'s>(&'s self, ask: &'s Ask, report: &mut Report) -> Result<Context<'s>> {
+        (self.progress)("looking at the firewalls");
+        let links = self.host.links()?;
+        // A status, whose errors are findings here: without a list the built-in one still tells who Cloudflare is.
+        let (status, wanted) = self.sync_and_tell("doctor", &Options { dry_run: true, ..Options::default() });
+        report.warnings = status.warnings;
+        let want = match wanted {
+            Some(want) => want,
+            None => {
+                let list = snapshot::built_in()?;
+                self.desired(&Prefixes::new(list.v4, list.v6))
+            }
+        };
+        let ports = if ask.ports.is_empty() { want.ports.clone() } else { ask.ports.clone() };
+        let want = Desired { ports: ports.clone(), ..want };
+        let reach = self.reach(&want, &ReachAsk { to: ask.origin, ..ReachAsk::default() }, &BTreeSet::new());
+        let origins = match ask.origin {
+            Some(origin) => vec![origin],
+            None => links
+                .iter()
+                .flat_map(|l| &l.addresses)
+                .filter(|a| a.global && !a.ip.is_loopback())
+                .map(|a| a.ip)
+                .collect(),
+        };
+        Ok(Context {
+            session: self,
+            ask,
+            edge: want.prefixes,
+            source: status.source,
+            origins,
+            ports,
+            links,
+            listeners: self.host.listeners(),
+            reach,
+            backends: status.backends,
+        })
+    }
+}

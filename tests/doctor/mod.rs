@@ -1,0 +1,45 @@
+//! `edgeallow doctor`: each cause is produced for real in a throwaway host, and must be named, by one room only.
+//!
+//! Belongs here: one file a room. Does not: what `verify` knows of rules (`tests/reach`).
+
+mod firewall;
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+/// `edgeallow doctor --offline --format json`; its report.
+pub fn doctor(lab: &Lab, args: &[&str]) -> Value {
+    let output = lab.edgeallow([&["doctor", "--offline", "--format", "json"], args].concat());
+    let report = output.json();
+    assert!(report["error"].is_null(), "{report:#}");
+    report["doctor"].clone()
+}
+
+/// The ids of the findings with this verdict, in order, without repetitions.
+pub fn ids<'a>(report: &'a Value, verdict: &str) -> Vec<&'a str> {
+    let mut ids: Vec<&str> =
+        list(&report["findings"]).iter().filter(|f| f["verdict"] == verdict).filter_map(|f| f["id"].as_str()).collect();
+    ids.dedup();
+    ids
+}
+
+/// The report has to name exactly this cause, which gives this error; its finding.
+pub fn expect_cause<'a>(report: &'a Value, id: &str, error: u16) -> &'a Value {
+    assert_eq!(ids(report, "cause"), [id], "{report:#}");
+    assert_eq!(report["conclusion"]["finding"], id, "{report:#}");
+    let finding = list(&report["findings"]).iter().find(|f| f["id"] == id).unwrap_or_else(|| panic!("no {id}"));
+    assert!(list(&finding["cloudflare_errors"]).iter().any(|e| e == error), "{finding:#}");
+    assert!(!list(&finding["evidence"]).is_empty(), "a cause without evidence: {finding:#}");
+    assert!(finding["fix"]["text"].is_string(), "a cause without a fix: {finding:#}");
+    finding
+}
+
+/// A healthy host: no cause and no warning.
+pub fn expect_healthy(report: &Value) {
+    assert_eq!((ids(report, "cause"), ids(report, "warning")), (vec![], vec![]), "{report:#}");
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap_or_else(|| panic!("no list: {value:#}"))
+}
