@@ -3,6 +3,7 @@
 //! Belongs here: one file a room. Does not: what `verify` knows of rules (`tests/reach`).
 
 mod firewall;
+mod site;
 
 use serde_json::Value;
 
