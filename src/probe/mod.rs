@@ -7,6 +7,7 @@
 //! lists come from ([`crate::source`]).
 
 pub mod tcp;
+pub mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
 
