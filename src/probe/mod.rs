@@ -8,6 +8,7 @@
 
 pub mod http;
 pub mod tcp;
+pub mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
 
