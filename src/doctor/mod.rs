@@ -13,7 +13,9 @@
 //! its own: it asks the [`Context`] whether something before it explains what it sees, and says `skipped` then.
 
 mod conclude;
+mod dns;
 mod firewall;
+pub mod site;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -61,7 +63,7 @@ impl Mode {
 /// What is asked.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
-    /// The site's names.
+    /// The site's names, as the DNS and TLS take them ([`site::Site`]).
     pub hosts: Vec<String>,
     /// The zone's mode.
     pub mode: Mode,
@@ -120,7 +122,7 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 1] = [firewall::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 2] = [firewall::look, dns::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.

@@ -6,6 +6,7 @@
 //! Belongs here: client sockets to origins, edges and resolvers. Does not: what an answer means ([`crate::doctor`]); where
 //! lists come from ([`crate::source`]).
 
+pub mod dns;
 pub mod http;
 pub mod tcp;
 pub mod tls;
