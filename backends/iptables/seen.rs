@@ -342,11 +342,7 @@ pub fn tables(host: &dyn Look, with_sets: bool) -> Result<Looked> {
 }
 
 fn filter_table(family: Family) -> TableId {
-    let family = match family {
-        Family::V4 => TableFamily::Ip,
-        Family::V6 => TableFamily::Ip6,
-    };
-    TableId::new(family, "filter")
+    TableId::new(TableFamily::of(family), "filter")
 }
 
 /// What is left of ours in a table that is nft's by now. nft keeps no comment of a rule that it wrote anew, so a jump
@@ -390,11 +386,7 @@ pub fn failed(program: &str, answer: &Output) -> Error {
 
 /// A table that isn't there needs no program to say so. What the kernel doesn't tell, the program will.
 fn nft_table_may_exist(host: &dyn Look, family: Family) -> bool {
-    let family = match family {
-        Family::V4 => TableFamily::Ip,
-        Family::V6 => TableFamily::Ip6,
-    };
-    host.nft_has_table(&TableId::new(family, "filter")).ok().flatten() != Some(false)
+    host.nft_has_table(&filter_table(family)).ok().flatten() != Some(false)
 }
 
 /// The names of the legacy tables that exist in this network namespace: the kernel lists them.

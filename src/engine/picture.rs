@@ -39,10 +39,6 @@ const SAMPLE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Prints the rules as nft writes them, with their numbers.
 const LISTING: [&str; 5] = ["nft", "-a", "-t", "list", "ruleset"];
-/// `NFPROTO_NETDEV` of linux/netfilter.h.
-const NETDEV: TableFamily = TableFamily::Other(5);
-/// `NFPROTO_ARP`.
-const ARP: TableFamily = TableFamily::Other(3);
 /// `NFT_SET_ANONYMOUS`, `NFT_SET_MAP` of linux/netfilter/nf_tables.h.
 const SET_ANONYMOUS: u32 = 0x1;
 const SET_MAP: u32 = 0x8;
@@ -194,7 +190,9 @@ impl<'a> Taking<'a> {
             return;
         }
         for (family, name) in &self.legacy {
-            let is = |t: &&Table| t.language == Language::IptablesLegacy && t.family == ip(*family) && t.name == *name;
+            let is = |t: &&Table| {
+                t.language == Language::IptablesLegacy && t.family == TableFamily::of(*family) && t.name == *name
+            };
             let shown = self.picture.tables.iter().find(is);
             if !shown.is_some_and(|t| built_in(name).iter().all(|c| t.chains.get(*c).is_some_and(|c| c.base.is_some())))
             {
@@ -202,7 +200,7 @@ impl<'a> Taking<'a> {
                 self.picture.gaps.push(what);
             }
         }
-        let families = [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6, NETDEV];
+        let families = [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6, TableFamily::NETDEV];
         for table in self.rules.tables.iter().filter(|t| sees_packets(t) && families.contains(&t.id.family)) {
             let is = |t: &&Table| {
                 t.language != Language::IptablesLegacy && t.family == table.id.family && t.name == table.id.name
@@ -223,7 +221,7 @@ impl<'a> Taking<'a> {
             c.hooked.as_ref().is_some_and(|h| h.policy == nft::Policy::Drop)
                 || c.rules.iter().flat_map(|r| &r.exprs).any(|e| matches!(e, nft::Expr::Verdict(nft::Verdict::Drop)))
         };
-        let arp = |t: &&nft::Table| t.id.family == ARP && sees_packets(t) && t.chains.iter().any(refuses);
+        let arp = |t: &&nft::Table| t.id.family == TableFamily::ARP && sees_packets(t) && t.chains.iter().any(refuses);
         for table in self.rules.tables.iter().filter(arp) {
             self.picture.gaps.push(format!("table {} can refuse ARP, which isn't followed", table.id));
         }
@@ -246,7 +244,7 @@ impl<'a> Taking<'a> {
         for family in Family::BOTH {
             // Without their program they are read as what they are to the kernel: tables of nftables.
             if let Some(tool) = tool(Variant::Nft, family) {
-                let of = |t: &&nft::Table| t.id.family == ip(family) && nft::is_xtables(t);
+                let of = |t: &&nft::Table| t.id.family == TableFamily::of(family) && nft::is_xtables(t);
                 let found: Vec<TableId> = self.rules.tables.iter().filter(of).map(|t| t.id.clone()).collect();
                 if !found.is_empty() {
                     let about = About::Save(family, Language::IptablesNft);
@@ -370,7 +368,7 @@ impl<'a> Taking<'a> {
     fn is_shown(&self, id: &TableId) -> bool {
         self.saved.iter().any(|(family, language, saved)| {
             *language == Language::IptablesNft
-                && ip(*family) == id.family
+                && TableFamily::of(*family) == id.family
                 && saved.tables.iter().any(|t| t.name == id.name)
                 && !saved.unreadable.contains(&id.name)
         })
@@ -520,13 +518,6 @@ fn is_same(chain: &nft::Chain, shown: &Chain) -> bool {
 /// Whether any packet passes through it.
 fn sees_packets(table: &nft::Table) -> bool {
     !table.dormant && table.chains.iter().any(|c| c.hooked.is_some())
-}
-
-const fn ip(family: Family) -> TableFamily {
-    match family {
-        Family::V4 => TableFamily::Ip,
-        Family::V6 => TableFamily::Ip6,
-    }
 }
 
 /// The family of a set of ours by its name, which is the same in nftables, in ipset and in firewalld.

@@ -28,8 +28,6 @@ use crate::nft::TableFamily;
 const EXCHANGES: usize = 4;
 /// How many rules times classes are looked at before a rule set counts as too intricate.
 const BUDGET: u64 = 50_000_000;
-/// `NFPROTO_NETDEV`.
-const NETDEV: TableFamily = TableFamily::Other(5);
 
 /// Whether connections from these sources get through. Every source is in exactly one of the answers; none is empty.
 #[must_use]
@@ -328,7 +326,7 @@ fn seats<'a>(picture: &'a Picture, probe: &Probe, hook: Hook, device: Name<'_>) 
     // Of two at the same priority the one that was registered later comes first (nf_hook_entries_grow): seen with nft 1.0.6
     // on Linux 6.18. Tables are printed in the order in which they were made.
     for table in picture.tables.iter().rev().filter(|t| !t.dormant) {
-        if !(table.family.carries(probe.family()) || by_device && table.family == NETDEV) {
+        if !(table.family.carries(probe.family()) || by_device && table.family == TableFamily::NETDEV) {
             continue;
         }
         for (name, (base, chain)) in table.base_chains() {
