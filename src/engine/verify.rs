@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     acquire::acquire,
-    asked::{Asked, Caught, place_of, step, unless_gaps, verdict},
+    asked::{Asked, Caught, place_of, step, verdict},
     picture,
     state::Loaded,
     sync::{Options, Session},
@@ -194,7 +194,7 @@ impl Session<'_> {
             port: probe.port,
             protocol: probe.protocol.as_str(),
             interface: probe.interface.clone(),
-            verdict: verdict(&unless_gaps(picture, judgement)),
+            verdict: verdict(&judgement),
             steps: steps.iter().map(step).collect(),
         }
     }
@@ -241,8 +241,9 @@ impl Session<'_> {
                 let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
                 report.notes.push(format!("This host has no global {name} address, so nothing of {name} was asked"));
             }
+            let back = self.host.route(None, toward).ok().flatten();
             for (to, interface) in addresses {
-                let way_back = self.host.route(None, toward).ok().flatten().as_ref() == Some(&interface);
+                let way_back = back.as_ref() == Some(&interface);
                 for (port, protocol) in ports.iter().flat_map(|p| want.protocols.iter().map(move |t| (*p, *t))) {
                     probes.push(Probe { to, port, protocol, interface: interface.clone(), way_back });
                 }

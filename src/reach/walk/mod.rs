@@ -12,14 +12,16 @@ mod tests;
 
 use std::collections::HashMap;
 
+use ipnet::IpNet;
+
 use class::{Class, Doubt, Ended, Known, State, merge, weigh};
 use rules::At;
-use test::{NAT_DST, NAT_SRC, Spot};
+use test::{NAT_DST, NAT_SRC, Spot, fits};
 
 use super::{
     model::{Base, Chain, ChainKind, Field, Hook, Part, Picture, Table},
     packet::{Facts, Probe},
-    sources::{Sources, bounds},
+    sources::Sources,
     verdict::{Effect, Judged, Judgement, Leg, Obstacle, Step},
 };
 use crate::nft::TableFamily;
@@ -32,7 +34,28 @@ const BUDGET: u64 = 50_000_000;
 /// Whether connections from these sources get through. Every source is in exactly one of the answers; none is empty.
 #[must_use]
 pub fn judge(picture: &Picture, facts: &Facts, probe: &Probe, sources: &Sources) -> Vec<Judged> {
-    let mut walk = Walk::new(picture, facts, probe, None);
+    follow(picture, facts, probe, sources, false).1
+}
+
+/// The way of one source, rule by rule, and how it ends.
+#[must_use]
+pub fn trace(picture: &Picture, facts: &Facts, probe: &Probe, source: u128) -> (Vec<Step>, Judgement) {
+    let (steps, judged) = follow(picture, facts, probe, &Sources::one(source), true);
+    // One source has one judgement.
+    let lost = || unknown("a way that leads nowhere");
+    (steps, judged.into_iter().next().map_or_else(lost, |j| j.judgement))
+}
+
+/// Where they go, with the steps if they are wanted, and how they fare.
+fn follow(
+    picture: &Picture,
+    facts: &Facts,
+    probe: &Probe,
+    sources: &Sources,
+    traced: bool,
+) -> (Vec<Step>, Vec<Judged>) {
+    let start = || Walk::new(picture, facts, probe, traced.then(Vec::new));
+    let mut walk = start();
     let mut passed = walk.connection(sources);
     // What packets leave in sets is there when the next ones come, wherever on the way it is asked for.
     for _ in 0..EXCHANGES {
@@ -40,28 +63,17 @@ pub fn judge(picture: &Picture, facts: &Facts, probe: &Probe, sources: &Sources)
             break;
         }
         let fed = std::mem::take(&mut walk.fed);
-        walk = Walk { fed: fed.clone(), ..Walk::new(picture, facts, probe, None) };
+        walk = Walk { fed: fed.clone(), ..start() };
         passed = walk.connection(sources);
         if walk.fed == fed {
             break;
         }
     }
-    let judged = weigh(&passed, &walk.ended, &walk.obstacles);
-    match blind_spot(picture, facts, probe) {
-        None => judged,
-        Some(what) => judged.into_iter().map(|j| doubted(j, &what)).collect(),
+    let mut judged = weigh(&passed, &walk.ended, &walk.obstacles);
+    if let Some(what) = blind_spot(picture, facts, probe) {
+        judged = judged.into_iter().map(|j| doubted(j, &what)).collect();
     }
-}
-
-/// The way of one source, rule by rule, and how it ends.
-#[must_use]
-pub fn trace(picture: &Picture, facts: &Facts, probe: &Probe, source: u128) -> (Vec<Step>, Judgement) {
-    let mut walk = Walk::new(picture, facts, probe, Some(Vec::new()));
-    walk.connection(&Sources::one(source));
-    let steps = walk.steps.unwrap_or_default();
-    let judged = judge(picture, facts, probe, &Sources::one(source));
-    // One source has one judgement.
-    (steps, judged.into_iter().next().map_or(Judgement::Accepted, |j| j.judgement))
+    (walk.steps.unwrap_or_default(), judged)
 }
 
 /// What no rule shows: gaps in the picture, programs on the interface.
@@ -72,11 +84,15 @@ fn blind_spot(picture: &Picture, facts: &Facts, probe: &Probe) -> Option<String>
 
 /// Something that can't be looked into may refuse what all rules accept; it can't accept what a rule refuses.
 fn doubted(judged: Judged, what: &str) -> Judged {
-    let unknown = Obstacle { leg: Leg::Syn, place: None, effect: Effect::Puzzle(what.to_owned()) };
     match judged.judgement {
-        Judgement::Accepted | Judgement::Throttled(_) => Judged { judgement: Judgement::Unknown(unknown), ..judged },
+        Judgement::Accepted | Judgement::Throttled(_) => Judged { judgement: unknown(what), ..judged },
         _ => judged,
     }
+}
+
+/// What can't be told for a reason that is no rule.
+fn unknown(what: &str) -> Judgement {
+    Judgement::Unknown(Obstacle { leg: Leg::Syn, place: None, effect: Effect::Puzzle(what.to_owned()) })
 }
 
 /// One evaluation.
@@ -176,8 +192,8 @@ impl<'a> Walk<'a> {
     fn answer(&mut self, leg: Leg, classes: Vec<Class>) -> Vec<Class> {
         let wire = Some(self.probe.interface.as_str());
         let mut through = Vec::new();
+        let classes = self.without_dead_ends(leg, classes);
         for (next_hop, classes) in self.routed(classes) {
-            let classes = self.without_dead_ends(leg, classes);
             let (iif, classes) = match next_hop {
                 NextHop::Nowhere(why) => {
                     self.astray(leg, classes, why);
@@ -204,12 +220,11 @@ impl<'a> Walk<'a> {
 
     /// Takes out those whose answers meet a route that leads nowhere (`ip route add unreachable …`).
     fn without_dead_ends(&mut self, leg: Leg, classes: Vec<Class>) -> Vec<Class> {
+        let (facts, probe) = (self.facts, self.probe);
+        let of_family = |net: &IpNet| net.addr().is_ipv4() == probe.to.is_ipv4();
         let mut classes = classes;
-        for (net, words) in &self.facts.dead_ends {
-            let dead = Sources::new(vec![bounds(net)]);
-            if net.addr().is_ipv4() != self.probe.to.is_ipv4() {
-                continue;
-            }
+        for (net, words) in facts.dead_ends.iter().filter(|(net, _)| of_family(net)) {
+            let dead = Sources::from(net);
             let met: Vec<Class> = classes.iter().map(|c| c.with(c.sources.intersect(&dead))).collect();
             if met.iter().any(|c| !c.sources.is_empty()) {
                 classes = classes.iter().map(|c| c.with(c.sources.minus(&dead))).collect();
@@ -330,7 +345,7 @@ fn seats<'a>(picture: &'a Picture, probe: &Probe, hook: Hook, device: Name<'_>) 
             continue;
         }
         for (name, (base, chain)) in table.base_chains() {
-            let here = !by_device || device.is_none_or(|d| base.devices.iter().any(|p| on_device(p, d)));
+            let here = !by_device || device.is_none_or(|d| base.devices.iter().any(|p| fits(p, d)));
             if base.hook != hook || !here {
                 continue;
             }
@@ -347,8 +362,4 @@ fn seats<'a>(picture: &'a Picture, probe: &Probe, hook: Hook, device: Name<'_>) 
     // The sort is stable. Chains of netdev and inet tables on one device are in one list.
     seats.sort_by_key(|s| (s.priority, s.base.priority));
     seats
-}
-
-fn on_device(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
 }

@@ -451,7 +451,8 @@ fn mark(mark: Known, what: &'static str) -> Fact<'static> {
     }
 }
 
-fn fits(pattern: &str, name: &str) -> bool {
+/// Whether an interface's name is the one that is meant, or one of those: see [`Value::Name`].
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
 }
 
