@@ -1,11 +1,12 @@
 //! Follows the packets of a handshake through a picture: the request in, the answer out, what comes next.
 //!
 //! Belongs here: the order of hooks and base chains, and where a packet turns off. Does not: rules (`rules`), tests
-//! (`test`), the sums at the end (`class`).
+//! (`test`), sets (`sets`), the sums at the end (`class`).
 
 mod class;
 mod nat;
 mod rules;
+mod sets;
 mod test;
 #[cfg(test)]
 mod tests;
