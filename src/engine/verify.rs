@@ -147,6 +147,7 @@ impl Session<'_> {
         let mut report = ReachReport::default();
         let probes = self.probes(want, ask, &links, &mut report)?;
         let mut picture = picture::take(self.host, &want.prefixes);
+        let facts = picture::facts(self.host, &links, &mut picture.gaps);
         if probes.is_empty() {
             picture.gaps.push("this host has no address that Cloudflare could reach: name one with --to".to_owned());
         }
@@ -154,7 +155,6 @@ impl Session<'_> {
         if !picture.gaps.is_empty() {
             report.verdict = ReachVerdict::Unknown;
         }
-        let facts = picture::facts(self.host, &links);
         let asked = Asked::new(want, ask);
         let mut found: BTreeMap<Judgement, Vec<Caught<'_>>> = BTreeMap::new();
         for probe in &probes {
@@ -317,7 +317,36 @@ fn throttled(reach: &ReachReport) -> Warning {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::{
+        config::Config,
+        engine::{apply::tests::Toy, state::Store},
+    };
+
+    #[test]
+    fn while_the_routes_cannot_be_read_nothing_counts_as_accepted() {
+        let (config, toy, folder) = (Config::default(), Toy::default(), tempfile::tempdir().unwrap());
+        let session = Session {
+            config: &config,
+            host: &toy,
+            backends: &[],
+            store: Store::new(folder.path()),
+            now: Timestamp::UNIX_EPOCH,
+            offline: true,
+            lock_timeout: std::time::Duration::ZERO,
+            progress: &|_| (),
+        };
+        let want = session.desired(&["173.245.48.0/20".parse().unwrap()].into_iter().collect());
+        let reach = || session.reach(&want, &Ask::default(), &BTreeSet::new()).unwrap();
+        let before = reach();
+        assert_eq!((before.verdict, before.questions[0].accepted), (ReachVerdict::Accepted, 1), "{:?}", before.gaps);
+        toy.hides_routes.set(true);
+        let after = reach();
+        assert_eq!((after.verdict, after.questions[0].accepted), (ReachVerdict::Unknown, 0));
+        assert!(after.gaps[0].contains("routes"), "{:?}", after.gaps);
+    }
 
     #[test]
     fn no_packet_goes_from_one_family_to_the_other() {

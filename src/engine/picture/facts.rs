@@ -9,8 +9,8 @@ use crate::{
     reach::{Facts, Interface},
 };
 
-/// The interfaces, what is forwarded, and the routes that lead nowhere.
-pub fn facts(host: &dyn Look, links: &[Link]) -> Facts {
+/// The interfaces, what is forwarded, and the routes that lead nowhere. What can't be read is a gap.
+pub fn facts(host: &dyn Look, links: &[Link], gaps: &mut Vec<String>) -> Facts {
     let interface = |link: &Link| Interface {
         name: link.name.clone(),
         addresses: link.addresses.iter().map(|a| (a.ip, a.prefix)).collect(),
@@ -20,6 +20,9 @@ pub fn facts(host: &dyn Look, links: &[Link]) -> Facts {
         host.file(Path::new(path)).ok().flatten().is_some_and(|f| f.content.first().is_some_and(|c| *c != b'0'))
     };
     let forwards = (on("/proc/sys/net/ipv4/ip_forward"), on("/proc/sys/net/ipv6/conf/all/forwarding"));
-    let dead_ends = host.dead_ends().unwrap_or_default();
+    let dead_ends = host.dead_ends().unwrap_or_else(|e| {
+        gaps.push(format!("the routes that lead nowhere can't be read: {e}"));
+        Vec::new()
+    });
     Facts { interfaces: links.iter().map(interface).collect(), forwards, dead_ends }
 }
