@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::{rules::JUMP, *};
 use crate::{
+    error::ErrorKind,
     host::{FileSeen, Look, Output},
     nft::{TableFamily, TableId},
     plan::{Protocol, Step},
