@@ -36,6 +36,7 @@ impl<'a> Walk<'a> {
                 return self.lost(at, Some(rule), class, format!("a destination that {why} chooses"));
             }
             Operand::Map { key, map } => {
+                let class = self.unless_fed(at, rule, map, class);
                 let of_kind = |set: &'a Set| if let Set::Addresses(e) = set { Some(e) } else { None };
                 match elements(map, at.table, &self.picture.ipsets, of_kind) {
                     Err(why) => return self.lost(at, Some(rule), class, why),
@@ -53,6 +54,7 @@ impl<'a> Walk<'a> {
                 Operand::Is(port) => self.translate(at, rule, (address, Some(*port)), to_this_host, class),
                 Operand::Puzzle(why) => self.lost(at, Some(rule), class, format!("a port that {why} chooses")),
                 Operand::Map { key, map } => {
+                    let class = self.unless_fed(at, rule, map, class);
                     let of_kind = |set: &'a Set| if let Set::Ports(e) = set { Some(e) } else { None };
                     match elements(map, at.table, &self.picture.ipsets, of_kind) {
                         Err(why) => self.lost(at, Some(rule), class, why),

@@ -285,6 +285,7 @@ impl<'a> Walk<'a> {
             MarkValue::Operand(Operand::Is(value)) => on.push(marked(class, Known::Is(*value))),
             MarkValue::Operand(Operand::None | Operand::Puzzle(_)) => on.push(marked(class, Known::Unknown)),
             MarkValue::Operand(Operand::Map { key, map }) => {
+                let class = self.unless_fed(at, rule, map, class);
                 let of_kind = |set: &'a Set| if let Set::Numbers(e) = set { Some(e) } else { None };
                 match elements(map, at.table, &self.picture.ipsets, of_kind) {
                     Err(_) => on.push(marked(class, Known::Unknown)),

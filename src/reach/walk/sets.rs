@@ -62,14 +62,7 @@ impl<'a> Walk<'a> {
         class: Class,
         behind: &mut Behind,
     ) {
-        let mut class = class;
-        if let Some((name, fed)) = self.fed_into(at, map) {
-            let (open, why) = (class.with(class.sources.intersect(fed)), changing(name));
-            class.sources = class.sources.minus(&open.sources);
-            if !open.sources.is_empty() {
-                self.lost(at, Some(rule), open, why);
-            }
-        }
+        let class = self.unless_fed(at, rule, map, class);
         let of_kind = |set: &'a Set| if let Set::Verdicts(e) = set { Some(e) } else { None };
         let elements = match elements(map, at.table, &self.picture.ipsets, of_kind) {
             Ok(elements) => elements,
@@ -129,6 +122,17 @@ impl<'a> Walk<'a> {
             let fed = self.fed.entry(key).or_default();
             *fed = fed.union(sources);
         }
+    }
+
+    /// Takes out those whose packets change a map: what it gives them can't be told.
+    pub(super) fn unless_fed<D>(&mut self, at: At<'a>, rule: &'a Rule, map: &Among<D>, class: Class) -> Class {
+        let Some((name, fed)) = self.fed_into(at, map) else { return class };
+        let (open, why) = (class.with(class.sources.intersect(fed)), changing(name));
+        let rest = class.with(class.sources.minus(&open.sources));
+        if !open.sources.is_empty() {
+            self.lost(at, Some(rule), open, why);
+        }
+        rest
     }
 
     /// What rules have put into a set, or taken out of it, as far as it is known.

@@ -267,6 +267,36 @@ fn what_packets_put_into_a_set_is_found_by_the_next_ones() {
 }
 
 #[test]
+fn what_packets_put_into_a_map_is_found_by_the_next_ones() {
+    let named = "seen".to_owned();
+    let run = |part: Part, empty: Set| {
+        let mut early =
+            on(Hook::Prerouting, -100, false, vec![vec![part], vec![is(Field::Mark, Sources::one(7)), DROP]]);
+        early.base.as_mut().unwrap().kind = ChainKind::Nat;
+        let fed = vec![from("173.245.48.0/21"), Part::Feed(Among::Named(named.clone()))];
+        let mut table = table("t", vec![("early", early), ("in", on(Hook::Input, 0, false, vec![fed]))]);
+        table.sets.insert(named.clone(), empty);
+        fate(&picture(vec![table]))
+    };
+    let unknown_half = [
+        ("173.245.48.0/21".to_owned(), "unknown early 1 Syn".to_owned()),
+        ("173.245.56.0/21".to_owned(), "accepted".to_owned()),
+    ];
+    let key = || vec![Field::Dport.into()];
+    let mark = Operand::Map { key: key(), map: Among::Named(named.clone()) };
+    let mark = Part::SetMark(SetMark { to: Field::Mark, value: MarkValue::Operand(mark) });
+    assert_eq!(run(mark, Set::Numbers(Elements::List(vec![]))), unknown_half);
+    let address = Operand::Map { key: key(), map: Among::Named(named.clone()) };
+    let dnat = Part::Dnat { address, port: Operand::None, to_this_host: false };
+    assert_eq!(run(dnat, Set::Addresses(Elements::List(vec![]))), unknown_half);
+    let port = Operand::Map { key: key(), map: Among::Named(named.clone()) };
+    let dnat = Part::Dnat { address: Operand::None, port, to_this_host: false };
+    assert_eq!(run(dnat, Set::Ports(Elements::List(vec![]))), unknown_half);
+    let map = Part::VerdictMap { key: key(), map: Among::Named(named.clone()) };
+    assert_eq!(run(map, Set::Verdicts(Elements::List(vec![]))), unknown_half);
+}
+
+#[test]
 fn of_two_refusals_the_certain_one_is_named() {
     let puzzle = Part::Puzzle("numgen random mod 10".into());
     assert_eq!(fate(&input(vec![vec![puzzle, DROP]])), all("refused input policy Syn"));
