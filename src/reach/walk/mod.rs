@@ -59,19 +59,19 @@ fn follow(
     let mut walk = start();
     let mut passed = walk.connection(sources);
     // What packets leave in sets is there when the next ones come, wherever on the way it is asked for.
+    let mut settled = walk.fed.is_empty();
     for _ in 0..EXCHANGES {
-        if walk.fed.is_empty() {
+        if settled {
             break;
         }
         let fed = std::mem::take(&mut walk.fed);
         walk = Walk { fed: fed.clone(), ..start() };
         passed = walk.connection(sources);
-        if walk.fed == fed {
-            break;
-        }
+        settled = walk.fed == fed;
     }
     let mut judged = weigh(&passed, &walk.ended, &walk.obstacles);
-    if let Some(what) = blind_spot(picture, facts, probe) {
+    let unsettled = || (!settled).then(|| "sets that rules fill one from the other, too many in a row".to_owned());
+    if let Some(what) = blind_spot(picture, facts, probe).or_else(unsettled) {
         judged = judged.into_iter().map(|j| doubted(j, &what)).collect();
     }
     (walk.steps.unwrap_or_default(), judged)

@@ -267,6 +267,27 @@ fn what_packets_put_into_a_set_is_found_by_the_next_ones() {
 }
 
 #[test]
+fn sets_that_are_filled_one_from_the_other_are_not_followed_for_ever() {
+    let named = |n: usize| Among::Named(format!("s{n}"));
+    let lookup = |n| Part::Test(Test { key: vec![Field::Saddr4.into()], among: named(n), negated: false });
+    // The last set is looked at first, so each packet comes one set further.
+    let run = |many: usize| {
+        let mut rules = vec![vec![lookup(many), DROP]];
+        rules.extend((0..many).rev().map(|n| vec![lookup(n), Part::Feed(named(n + 1))]));
+        rules.push(vec![Part::Feed(named(0))]);
+        let mut table = table("t", vec![("in", on(Hook::Input, 0, false, rules))]);
+        for n in 0..=many {
+            table.sets.insert(format!("s{n}"), Set::Plain(Elements::Numbers(Sources::default(), ())));
+        }
+        fate(&picture(vec![table]))
+    };
+    assert_eq!(run(2), all("unknown in 1 Syn"));
+    for many in 3..16 {
+        assert!(matches!(&run(many)[..], [(_, fate)] if fate.starts_with("unknown ")), "{many}: {:?}", run(many));
+    }
+}
+
+#[test]
 fn what_packets_put_into_a_map_is_found_by_the_next_ones() {
     let named = "seen".to_owned();
     let run = |part: Part, empty: Set| {
