@@ -12,7 +12,9 @@
 //! A stopped server makes every request fail, every handshake, and every log stay empty. So each room judges only what is
 //! its own: it asks the [`Context`] whether something before it explains what it sees, and says `skipped` then.
 
+mod beyond;
 mod conclude;
+mod directives;
 mod dns;
 mod firewall;
 pub mod site;
@@ -122,7 +124,7 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 2] = [firewall::look, dns::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 3] = [firewall::look, dns::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.

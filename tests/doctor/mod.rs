@@ -2,6 +2,7 @@
 //!
 //! Belongs here: one file a room. Does not: what `verify` knows of rules (`tests/reach`).
 
+mod beyond;
 mod dns;
 mod firewall;
 mod site;
