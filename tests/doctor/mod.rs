@@ -4,6 +4,7 @@
 
 mod dns;
 mod firewall;
+mod online;
 mod site;
 
 use serde_json::Value;
