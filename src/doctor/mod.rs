@@ -17,6 +17,7 @@ mod conclude;
 mod directives;
 mod dns;
 mod firewall;
+mod online;
 pub mod site;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
@@ -124,7 +125,7 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 3] = [firewall::look, dns::look, beyond::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 4] = [online::look, firewall::look, dns::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.
@@ -150,6 +151,7 @@ impl Session<'_> {
         let cx = self.gather(ask, report)?;
         let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
         findings.sort_by_key(|f| f.room);
+        online::give_way(&mut findings);
         Ok(DoctorReport {
             conclusion: conclude::conclude(&findings),
             mode: ask.mode.as_str(),

@@ -8,8 +8,11 @@
 use std::{
     convert::Infallible,
     future::{pending, poll_fn},
+    io,
     net::SocketAddr,
     pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, timeout_at},
 };
 
@@ -78,8 +81,8 @@ pub enum Outcome {
     NoRoute,
     /// The connection was made, and ended before there was an answer.
     Closed,
-    /// What came is not HTTP.
-    Garbled,
+    /// What came is not HTTP; its beginning, with everything unprintable escaped.
+    Garbled(String),
     /// The head of the answer is longer than [`HEAD_LIMIT`].
     Oversized,
     /// The connection was made, and there was no answer in time.
@@ -121,7 +124,7 @@ impl Outcome {
     #[must_use]
     pub const fn cloudflare_error(&self) -> Option<u16> {
         match self {
-            Self::Answered(Answer { rest: Rest::Broken, .. }) | Self::Closed | Self::Garbled | Self::Oversized => {
+            Self::Answered(Answer { rest: Rest::Broken, .. }) | Self::Closed | Self::Garbled(_) | Self::Oversized => {
                 Some(520)
             }
             Self::Refused => Some(521),
@@ -142,11 +145,19 @@ impl Outcome {
     }
 }
 
-/// Connects to an address and asks there, without TLS. All of it takes this long at most.
-pub async fn get_at(to: SocketAddr, ask: Get<'_>, limit: Duration) -> Outcome {
-    let end = Instant::now() + limit;
-    match connect(to, limit).await {
-        Connection::Open(stream) => get(stream, ask, end.saturating_duration_since(Instant::now())).await,
+/// How long to wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For the connection.
+    pub connect: Duration,
+    /// For the answer, from the connection on.
+    pub answer: Duration,
+}
+
+/// Connects to an address and asks there, without TLS.
+pub async fn get_at(to: SocketAddr, ask: Get<'_>, limits: Limits) -> Outcome {
+    match connect(to, limits.connect).await {
+        Connection::Open(stream) => get(stream, ask, limits.answer).await,
         Connection::Refused => Outcome::Refused,
         Connection::Silent => Outcome::Silent,
         Connection::NoRoute => Outcome::NoRoute,
@@ -167,7 +178,9 @@ where
     };
     let mut http = http1::Builder::new();
     http.max_buf_size(2 * HEAD_LIMIT).max_header_size(HEAD_LIMIT).max_headers(FIELDS_LIMIT);
-    let (mut sender, connection) = match http.handshake(TokioIo::new(stream)).await {
+    let first = Mutex::new(Vec::new());
+    let tapped = Tapped { stream, first: &first };
+    let (mut sender, connection) = match http.handshake(TokioIo::new(tapped)).await {
         Ok(pair) => pair,
         Err(e) => return Outcome::Failed(format!("cannot speak HTTP: {e}")),
     };
@@ -181,7 +194,7 @@ where
     let exchange = async {
         match timeout_at(end, sender.send_request(request)).await {
             Err(_) => Outcome::Stalled,
-            Ok(Err(e)) => failure(&e),
+            Ok(Err(e)) => failure(&e, &first.lock().unwrap_or_else(PoisonError::into_inner)),
             Ok(Ok(response)) => {
                 let took = start.elapsed();
                 let (head, body) = response.into_parts();
@@ -210,13 +223,51 @@ fn request(ask: Get<'_>) -> Result<Request<String>, String> {
         .map_err(|e| format!("{} with the path {} can't be asked for: {e}", ask.host, ask.path))
 }
 
-fn failure(e: &hyper::Error) -> Outcome {
+/// What kept a head from being read, by what came first. Whether the connection ended in order, was reset, or was gone
+/// before the request could be sent, is the same for Cloudflare.
+fn failure(e: &hyper::Error, first: &[u8]) -> Outcome {
+    const START: &[u8] = b"HTTP/1.";
     match () {
-        // Its own question for this belongs to its server half.
+        // hyper has a question for this, which belongs to its server half.
         () if e.is_parse() && e.to_string().contains("too large") => Outcome::Oversized,
-        () if e.is_parse() => Outcome::Garbled,
-        // Ended in order, reset, or gone before the request could be sent: for Cloudflare it is the same.
+        () if e.is_parse() || !START.starts_with(first.get(..START.len()).unwrap_or(first)) => {
+            Outcome::Garbled(first.escape_ascii().to_string())
+        }
         () => Outcome::Closed,
+    }
+}
+
+/// How much of what comes first is kept.
+const FIRST: usize = 24;
+
+/// A connection of which the first bytes that come are kept.
+struct Tapped<'a, S> {
+    stream: S,
+    first: &'a Mutex<Vec<u8>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Tapped<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = FIRST - first.len();
+        first.extend(buf.filled().iter().skip(before).take(room));
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -257,6 +308,7 @@ mod tests {
     use crate::probe::wait;
 
     const ASK: Get<'_> = Get { host: "shop.example", path: "/a?b=c", visitor: Scheme::Https };
+    const LONG: Limits = Limits { connect: Duration::from_secs(20), answer: Duration::from_secs(20) };
 
     /// What is made of a server that answers this and closes, or stays, and the request that it got.
     fn asked(answer: Vec<u8>, stays: bool) -> (Outcome, String) {
@@ -273,8 +325,8 @@ mod tests {
             }
             String::from_utf8(request[..length].to_vec()).unwrap()
         });
-        let limit = Duration::from_millis(if stays { 300 } else { 20_000 });
-        let outcome = wait(get_at(to, ASK, limit)).unwrap();
+        let limits = Limits { answer: Duration::from_millis(if stays { 300 } else { 20_000 }), ..LONG };
+        let outcome = wait(get_at(to, ASK, limits)).unwrap();
         (outcome, thread.join().unwrap())
     }
 
@@ -303,9 +355,9 @@ mod tests {
     fn each_way_not_to_answer_is_told_apart() {
         assert_eq!(outcome(""), Outcome::Closed);
         assert_eq!(outcome("HTTP/1.1 200 OK\r\nServer: n"), Outcome::Closed);
-        assert_eq!(outcome("SSH-2.0-OpenSSH_9.2\r\n"), Outcome::Garbled);
+        assert_eq!(outcome("SSH-2.0-OpenSSH_9.2\r\n"), Outcome::Garbled("SSH-2.0-OpenSSH_9.2\\r\\n".into()));
         // A TLS alert: "unexpected message".
-        assert_eq!(outcome([21, 3, 1, 0, 2, 2, 10]), Outcome::Garbled);
+        assert_eq!(outcome([21, 3, 1, 0, 2, 2, 10]), Outcome::Garbled("\\x15\\x03\\x01\\x00\\x02\\x02\\n".into()));
         let huge =
             "HTTP/1.1 200 OK\r\n".to_owned() + &format!("Set-Cookie: {}\r\n", "x".repeat(8000)).repeat(20) + "\r\n";
         assert_eq!(outcome(huge), Outcome::Oversized);
@@ -320,12 +372,11 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = server.local_addr().unwrap();
         drop(server);
-        let limit = Duration::from_secs(20);
-        assert_eq!(wait(get_at(to, ASK, limit)).unwrap(), Outcome::Refused);
+        assert_eq!(wait(get_at(to, ASK, LONG)).unwrap(), Outcome::Refused);
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = server.local_addr().unwrap();
         let ask = Get { host: "shop\r\nevil: yes", ..ASK };
-        assert!(matches!(wait(get_at(to, ask, limit)).unwrap(), Outcome::Failed(_)));
+        assert!(matches!(wait(get_at(to, ask, LONG)).unwrap(), Outcome::Failed(_)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod beyond;
 mod dns;
 mod firewall;
+mod online;
 mod site;
 
 use serde_json::Value;

@@ -5,9 +5,10 @@
 
 use std::{
     fmt::Write as _,
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    io::{Read, Write},
+    net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream},
     sync::{Arc, OnceLock},
+    thread::JoinHandle,
     time::{Duration, SystemTime},
 };
 
@@ -15,9 +16,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, pem::PemObject as _},
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use socket2::{Domain, Socket, Type};
 
 use crate::lab::{EDGE4, EDGE6, Lab, SERVER4, SERVER6};
 
@@ -156,13 +158,110 @@ fn content(lab: &Lab) {
     lab.run(["mkdir", "-p", "/var/log/nginx", "/var/lib/nginx", "/var/log/apache2"]);
 }
 
+/// A healthy site of a server that nobody knows by name, and that does as Caddy does: plain HTTP is redirected, and
+/// HTTPS has HTTP/1.1. It ends when this is dropped.
+pub struct Caddy {
+    sockets: Vec<Socket>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What such a server does with one connection.
+type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
+
+impl Caddy {
+    /// In a lab where nothing listens on its ports yet.
+    pub fn start(lab: &Lab) -> Self {
+        certify(lab);
+        let tls = Arc::new(server_side());
+        let mut caddy = Self { sockets: Vec::new(), threads: Vec::new() };
+        caddy.serve(lab, 80, |mut client| {
+            let moved = format!("HTTP/1.1 308 Permanent Redirect\r\nLocation: https://{NAME}/\r\nServer: Caddy\r\n");
+            answer(&mut client, &(moved + "Connection: close\r\nContent-Length: 0\r\n\r\n"));
+        });
+        caddy.serve(lab, 443, move |client| {
+            let Ok(handshake) = ServerConnection::new(Arc::clone(&tls)) else { return };
+            let mut client = StreamOwned::new(handshake, client);
+            answer(
+                &mut client,
+                "HTTP/1.1 200 OK\r\nServer: Caddy\r\nConnection: close\r\nContent-Length: 5\r\n\r\nOpen.",
+            );
+            client.conn.send_close_notify();
+            let _ = client.flush();
+        });
+        caddy
+    }
+
+    /// Something else on one port, of both families.
+    pub fn with(lab: &Lab, port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let mut caddy = Self { sockets: Vec::new(), threads: Vec::new() };
+        caddy.serve(lab, port, serve);
+        caddy
+    }
+
+    fn serve(&mut self, lab: &Lab, port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
+        let socket = lab.inside(|| {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("make a socket");
+            socket.set_only_v6(false).expect("listen on both families");
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
+            socket.listen(128).expect("listen");
+            socket
+        });
+        let accepting = socket.try_clone().expect("clone a socket");
+        let serve: Serve = Arc::new(serve);
+        self.sockets.push(socket);
+        // Threads start outside of the lab, and what they accept is the lab's all the same.
+        self.threads.push(std::thread::spawn(move || {
+            while let Ok((client, _)) = accepting.accept() {
+                let (serve, client) = (Arc::clone(&serve), TcpStream::from(client));
+                let _ = client.set_read_timeout(Some(Duration::from_secs(20)));
+                std::thread::spawn(move || serve(client));
+            }
+        }));
+    }
+}
+
+impl Drop for Caddy {
+    fn drop(&mut self) {
+        for socket in &self.sockets {
+            // Wakes accept(2), which then answers EINVAL.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads the head of a request, and answers. A client that hangs up is left alone.
+pub fn answer(client: &mut (impl Read + Write), with: &str) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && matches!(client.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+    }
+    if !head.is_empty() {
+        let _ = client.write_all(with.as_bytes()).and_then(|()| client.flush());
+    }
+}
+
+fn server_side() -> ServerConfig {
+    let chain = CertificateDer::pem_slice_iter(papers().chain.as_bytes()).map(|c| c.expect("a certificate")).collect();
+    let key = PrivateKeyDer::from_pem_slice(papers().key.as_bytes()).expect("a key");
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has all versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("the key fits the certificate")
+}
+
 /// One visitor of the site, from this address of the internet: the first line of the answer.
 pub fn visit(lab: &Lab, from: &str, tls: bool) -> String {
     let from: IpAddr = from.parse().expect("an address");
     let to: IpAddr = if from.is_ipv4() { SERVER4 } else { SERVER6 }.parse().expect("an address");
     lab.on_the_internet(|| {
-        let domain = if from.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).expect("make a socket");
+        let domain = if from.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        let socket = Socket::new(domain, Type::STREAM, None).expect("make a socket");
         socket.bind(&SocketAddr::new(from, 0).into()).expect("one of the internet's addresses");
         let port = if tls { 443 } else { 80 };
         let patience = Duration::from_secs(10);
@@ -209,5 +308,11 @@ fn the_healthy_sites_serve_visitors() {
                 assert_eq!(visit(&lab, from, tls), "HTTP/1.1 200 OK", "{from}, TLS: {tls}");
             }
         }
+    }
+    let lab = Lab::without_listeners();
+    let _caddy = Caddy::start(&lab);
+    for from in [EDGE4, EDGE6] {
+        assert_eq!(visit(&lab, from, true), "HTTP/1.1 200 OK", "{from}");
+        assert_eq!(visit(&lab, from, false), "HTTP/1.1 308 Permanent Redirect", "{from}");
     }
 }
