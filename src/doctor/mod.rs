@@ -26,6 +26,7 @@ use jiff::SignedDuration;
 
 use crate::{
     allowlist::{Prefixes, snapshot},
+    backends::Warning,
     engine::{
         sync::{Options, Session},
         verify::Ask as ReachAsk,
@@ -102,6 +103,8 @@ pub struct Context<'a> {
     pub reach: Result<ReachReport>,
     /// The backends, as `status` sees them.
     pub backends: Vec<BackendReport>,
+    /// What `status` warns of.
+    pub told: Vec<Warning>,
 }
 
 impl Context<'_> {
@@ -132,7 +135,7 @@ impl Session<'_> {
     #[must_use]
     pub fn doctor(&self, ask: &Ask) -> Report {
         let mut report = Report::blank("doctor", true);
-        match self.try_doctor(ask, &mut report) {
+        match self.try_doctor(ask) {
             Ok(found) => {
                 if found.conclusion.verdict == Finds::Cause {
                     report.exit = Exit::Refused;
@@ -147,8 +150,8 @@ impl Session<'_> {
         report
     }
 
-    fn try_doctor(&self, ask: &Ask, report: &mut Report) -> Result<DoctorReport> {
-        let cx = self.gather(ask, report)?;
+    fn try_doctor(&self, ask: &Ask) -> Result<DoctorReport> {
+        let cx = self.gather(ask)?;
         let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
         findings.sort_by_key(|f| f.room);
         online::give_way(&mut findings);
@@ -162,12 +165,11 @@ impl Session<'_> {
         })
     }
 
-    fn gather<'s>(&'s self, ask: &'s Ask, report: &mut Report) -> Result<Context<'s>> {
+    fn gather<'s>(&'s self, ask: &'s Ask) -> Result<Context<'s>> {
         (self.progress)("looking at the firewalls");
         let links = self.host.links()?;
         // A status, whose errors are findings here: without a list the built-in one still tells who Cloudflare is.
         let (status, wanted) = self.sync_and_tell("doctor", &Options { dry_run: true, ..Options::default() });
-        report.warnings = status.warnings;
         let want = match wanted {
             Some(want) => want,
             None => {
@@ -198,6 +200,7 @@ impl Session<'_> {
             listeners: self.host.listeners(),
             reach,
             backends: status.backends,
+            told: status.warnings,
         })
     }
 }

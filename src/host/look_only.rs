@@ -16,6 +16,7 @@ pub fn is_look_only(argv: &[&str]) -> bool {
         }
         // Makes the log files, the folders for temporary files and the empty pid file that its own next start makes.
         "nginx" => args == ["-t"],
+        "cscli" => args == ["decisions", "list", "-o", "json"],
         // Prints rules; -f writes a file, -M loads a module. Legacy with -t creates the table by looking.
         "iptables-save" | "ip6tables-save" | "iptables-nft-save" | "ip6tables-nft-save" => {
             args.is_empty() || args == ["-t", "filter"]
@@ -91,6 +92,7 @@ mod tests {
         assert!(is_look_only(&["/usr/sbin/iptables-nft-save", "-t", "filter"]));
         assert!(is_look_only(&["nginx", "-t"]) && is_look_only(&["apachectl", "-t"]));
         assert!(is_look_only(&["ipset", "save", "edgeallow4"]));
+        assert!(is_look_only(&["cscli", "decisions", "list", "-o", "json"]));
         assert!(is_look_only(&["iptables", "--version"]));
         assert!(is_look_only(&["nft", "-j", "list", "set", "inet", "crowdsec", "crowdsec-blacklists"]));
         assert!(is_look_only(&["nft", "-a", "-t", "list", "ruleset"]));
@@ -101,6 +103,7 @@ mod tests {
             &["iptables-save", "-f", "/etc/passwd"],
             &["ipset", "save", "-file"],
             &["ipset", "destroy", "x"],
+            &["cscli", "decisions", "delete", "--all"],
             &["iptables", "-F"],
             &["nft", "-f", "-"],
             &["nft", "-j", "list", "set", "inet", "t", "s; flush ruleset"],

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Act, FileSeen, Guard, Judge, Link, ListenSocket, Look, Output, files,
+    Act, FileSeen, Guard, Judge, Link, ListenSocket, Look, Output, Route, files,
     look_only::{is_look_only, is_look_only_fed},
     netlink, proc, spawn,
 };
@@ -191,6 +191,10 @@ impl Look for Machine {
             socket.programs = programs.remove(&socket.inode).unwrap_or_default();
         }
         Ok(sockets)
+    }
+
+    fn routes(&self) -> Result<Vec<Route>> {
+        netlink::routes()
     }
 
     fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {

@@ -101,6 +101,17 @@ pub struct Address {
     pub global: bool,
 }
 
+/// A route of the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What it is about; of length 0: everything else.
+    pub to: ipnet::IpNet,
+    /// The router; `None` where the destination is on the wire.
+    pub gateway: Option<IpAddr>,
+    /// The interface.
+    pub interface: String,
+}
+
 /// A TCP socket that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenSocket {
@@ -261,6 +272,14 @@ pub trait Look {
     /// # Errors
     /// `netlink`, `race-lost`.
     fn links(&self) -> Result<Vec<Link>> {
+        Ok(Vec::new())
+    }
+
+    /// The routes of the main table; none is what a host says that doesn't implement this. See [`netlink::routes`].
+    ///
+    /// # Errors
+    /// `netlink`.
+    fn routes(&self) -> Result<Vec<Route>> {
         Ok(Vec::new())
     }
 
