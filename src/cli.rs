@@ -280,7 +280,8 @@ pub struct Remove {
 /// `edgeallow keep`
 ///
 /// Listens to the kernel's announcements of nf_tables and to changes of the files that backends own, and puts back what
-/// they undid, within two seconds. It never opens a network connection and does nothing where nothing is applied.
+/// they undid, within two seconds. It never opens a network connection, but for a webhook that is configured, and does
+/// nothing where nothing is applied.
 /// Something that undoes its work again and again is named in the log, and met ever more rarely. Changes of legacy
 /// iptables and of ipsets are announced by nobody: they are found by looking every few minutes. SIGHUP looks at once.
 #[derive(Debug, Args)]
@@ -288,6 +289,9 @@ pub struct Keep {
     /// The longest time between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     pub look_every: u32,
+    /// Metrics.
+    #[command(flatten)]
+    pub monitoring: Monitoring,
 }
 
 /// `edgeallow doctor`
