@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::{
     config::DEFAULT_PATH,
     error::{Error, ErrorKind},
+    observe::logs::LogFormat,
 };
 
 /// Keeps a server open to Cloudflare.
@@ -70,9 +71,10 @@ pub struct Global {
     /// Say nothing on stderr but errors, and on stdout only what changed or needs attention
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     pub quiet: bool,
-    /// Where logs go: to people on stderr, as JSON on stderr, or with fields to the journal or to syslog
-    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogFormat::Auto, help_heading = "Global options")]
-    pub log_format: LogFormat,
+    /// Where logs go: to people on stderr, as JSON on stderr, or with fields to the journal or to syslog [default: as
+    /// configured, or auto]
+    #[arg(long, global = true, value_enum, value_name = "FORM", help_heading = "Global options")]
+    pub log_format: Option<LogFormat>,
     /// Whether stderr is a log for machines, so that nothing else may be written there. Not a flag: found out at the start.
     #[arg(skip)]
     pub stderr_is_a_log: bool,
@@ -96,21 +98,6 @@ pub enum Format {
     Human,
     /// One JSON object, for programs.
     Json,
-}
-
-/// Where logs go, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// To the journal in a systemd service, else for people.
-    Auto,
-    /// Lines on stderr, for people.
-    Human,
-    /// One JSON object a line on stderr.
-    Json,
-    /// Fields to the journal; to syslog where there is none.
-    Journal,
-    /// To the local syslog.
-    Syslog,
 }
 
 /// When to use colours.

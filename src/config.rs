@@ -15,7 +15,7 @@ use crate::{
     allowlist::{Policy, Prefixes, parse},
     backends::{firewalld::FirewalldConfig, iptables::IptablesConfig, nftables::NftablesConfig},
     error::{Error, ErrorKind, Result, io_reason},
-    observe::hooks::HookConfig,
+    observe::{hooks::HookConfig, logs::LogFormat},
     plan::Protocol,
     source::SourceConfig,
 };
@@ -50,6 +50,8 @@ pub struct Config {
     pub removal_grace: SignedDuration,
     /// Where runs that act write metrics for Prometheus.
     pub metrics: Option<PathBuf>,
+    /// Where logs go, and how; `--log-format` wins.
+    pub log_format: LogFormat,
     /// `[on_change]`: told when a run has changed something.
     pub on_change: HookConfig,
     /// `[on_failure]`: told when a run has failed.
@@ -115,6 +117,7 @@ impl Default for Config {
             verify: true,
             removal_grace: SignedDuration::from_hours(24),
             metrics: None,
+            log_format: LogFormat::default(),
             on_change: HookConfig::default(),
             on_failure: HookConfig::default(),
             source: SourceConfig::default(),
