@@ -128,7 +128,8 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 4] = [online::look, firewall::look, dns::look, beyond::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 4] =
+    [online::look, firewall::look, dns::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.
