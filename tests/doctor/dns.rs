@@ -12,9 +12,8 @@ use hickory_proto::{
     rr::{Name, RData, Record, RecordType, rdata},
 };
 use serde_json::Value;
-use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{expect_cause, ids};
+use super::{expect_cause, ids, site::site_of};
 use crate::lab::{EDGE4, EDGE6, Lab, SERVER4, SERVER6, STRANGER4};
 
 const SITE: &str = "site.example";
@@ -109,20 +108,30 @@ fn finding<'a>(report: &'a Value, id: &str) -> &'a Value {
     all.iter().find(|f| f["id"] == id).unwrap_or_else(|| panic!("no {id} in {report:#}"))
 }
 
-/// Only over IPv4, as a web server without `listen [::]:443` does.
-fn listen_over_v4(lab: &Lab, ports: &[u16]) -> Vec<Socket> {
-    let one = |port: &u16| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("make a socket");
-        socket.bind(&SocketAddr::from(([0, 0, 0, 0], *port)).into()).expect("bind");
-        socket.listen(8).expect("listen");
-        socket
-    };
-    lab.inside(|| ports.iter().map(one).collect())
+/// Every name that is asked about here.
+const NAMES: [&str; 10] = [
+    SITE,
+    "www.site.example",
+    "direct.example",
+    "mixed.example",
+    "elsewhere.example",
+    "broken.example",
+    "refused.example",
+    "xn--bcher-kva.example",
+    "bare.example",
+    "gone.example",
+];
+
+/// A web server with all of them.
+fn host() -> Lab {
+    let lab = Lab::without_listeners();
+    site_of(&lab, &NAMES, |config| config);
+    lab
 }
 
 #[test]
 fn a_proxied_name_is_well_and_the_records_behind_it_are_told() {
-    let lab = Lab::new();
+    let lab = host();
     let _resolver = Resolver::of(&lab, zone(&[EDGE4, EDGE6]));
     // As it is copied out of a browser.
     let report = doctor(&lab, &["HTTPS://Site.Example./shop?session=secret"]);
@@ -140,7 +149,7 @@ fn a_proxied_name_is_well_and_the_records_behind_it_are_told() {
 
 #[test]
 fn whose_the_addresses_are_is_told() {
-    let lab = Lab::new();
+    let lab = host();
     let name = |code, addresses: &[&'static str]| (code, addresses.to_vec());
     let _resolver = Resolver::of(
         &lab,
@@ -178,7 +187,7 @@ fn whose_the_addresses_are_is_told() {
 #[test]
 fn an_ipv6_record_without_a_listener_is_the_cause() {
     let lab = Lab::without_listeners();
-    let _listening = listen_over_v4(&lab, &[80, 443]);
+    site_of(&lab, &NAMES, |config| config.replace("listen [::]:", "# "));
     let resolver = Resolver::of(&lab, zone(&[SERVER4, SERVER6]));
     let report = doctor(&lab, &[SITE]);
     let cause = expect_cause(&report, "dns.aaaa-without-listener", 521);
@@ -193,7 +202,7 @@ fn an_ipv6_record_without_a_listener_is_the_cause() {
 
 #[test]
 fn a_port_that_cloudflare_does_not_proxy_is_the_cause() {
-    let lab = Lab::new();
+    let lab = host();
     lab.listen(9000);
     let _resolver = Resolver::of(&lab, zone(&[EDGE4]));
     for asked in [&[SITE, "--port", "9000"][..], &["https://site.example:9000/"], &["--port", "443", "--port", "9000"]]
@@ -211,7 +220,7 @@ fn a_port_that_cloudflare_does_not_proxy_is_the_cause() {
 
 #[test]
 fn a_silent_resolver_costs_six_seconds_and_none_costs_nothing() {
-    let lab = Lab::new();
+    let lab = host();
     name_resolver(&lab, STRANGER4);
     let _mute = lab.on_the_internet(|| UdpSocket::bind((STRANGER4, 53)).expect("be a resolver"));
     let begun = Instant::now();
@@ -228,7 +237,7 @@ fn a_silent_resolver_costs_six_seconds_and_none_costs_nothing() {
 
 #[test]
 fn offline_nobody_is_asked() {
-    let lab = Lab::new();
+    let lab = host();
     name_resolver(&lab, STRANGER4);
     let socket = lab.on_the_internet(|| UdpSocket::bind((STRANGER4, 53)).expect("be a resolver"));
     let report = super::doctor(&lab, &[SITE]);
