@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use serde_json::Value;
 
-use super::{doctor, expect_healthy};
+use super::{doctor, expect_healthy, site::Caddy};
 use crate::lab::Lab;
 
 fn finding<'a>(report: &'a Value, id: &str) -> &'a Value {
@@ -31,7 +31,8 @@ fn require(lab: &Lab, authority: &str) {
 
 #[test]
 fn any_customer_gets_in_unless_the_client_certificate_is_ones_own() {
-    let lab = Lab::new();
+    let lab = Lab::without_listeners();
+    let _site = Caddy::start(&lab);
     lab.write_file("/etc/nginx/nginx.conf", "events {}\nhttp { server { listen 443; } }\n");
     let report = doctor(&lab, &[]);
     expect_healthy(&report);
@@ -74,7 +75,8 @@ fn apache_is_asked_which_files_it_reads() {
 
 #[test]
 fn http3_is_left_to_cloudflare() {
-    let lab = Lab::new();
+    let lab = Lab::without_listeners();
+    let _site = Caddy::start(&lab);
     let closed = doctor(&lab, &[]);
     assert!(finding(&closed, "beyond.http3")["fix"].is_null());
     let _open = lab.inside(|| UdpSocket::bind("[::]:443").expect("bind"));
