@@ -19,6 +19,7 @@ mod dns;
 mod firewall;
 mod online;
 pub mod site;
+pub mod tls;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -128,8 +129,8 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 4] =
-    [online::look, firewall::look, dns::look, beyond::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 5] =
+    [online::look, firewall::look, tls::look, dns::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.

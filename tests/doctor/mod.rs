@@ -7,6 +7,7 @@ mod dns;
 mod firewall;
 mod online;
 mod site;
+mod tls;
 
 use serde_json::Value;
 
