@@ -18,6 +18,7 @@ mod directives;
 mod dns;
 mod firewall;
 mod online;
+mod resources;
 pub mod site;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
@@ -125,7 +126,8 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 4] = [online::look, firewall::look, dns::look, beyond::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 5] =
+    [online::look, firewall::look, dns::look, resources::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.
