@@ -70,8 +70,17 @@ impl Directive {
 
 /// nginx's configuration, with whatever it includes in its place.
 pub(super) fn nginx(host: &dyn Look) -> Said {
+    nginx_file(host).map_or_else(Said::default, |main| nginx_at(host, main))
+}
+
+/// Where nginx's configuration begins unless its arguments say otherwise.
+pub(super) fn nginx_file(host: &dyn Look) -> Option<PathBuf> {
+    NGINX.into_iter().map(PathBuf::from).find(|f| host.exists(f))
+}
+
+/// The same of an nginx whose configuration begins elsewhere.
+pub(super) fn nginx_at(host: &dyn Look, main: PathBuf) -> Said {
     let mut said = Said::default();
-    let Some(main) = NGINX.into_iter().map(PathBuf::from).find(|f| host.exists(f)) else { return said };
     let base = main.parent().unwrap_or(Path::new("/")).to_owned();
     said.follow(host, &base, vec![Rest::File(main)]);
     said
@@ -136,20 +145,36 @@ fn nginx_text(text: &str, file: &Path) -> Vec<Rest> {
 /// Apache's configuration, sections included.
 pub(super) fn apache(host: &dyn Look) -> Said {
     let mut said = Said::default();
-    let control = ["apachectl", "apache2ctl", "httpd"].into_iter().find(|p| host.program(p).is_some());
-    let Some(control) = control else { return said };
-    let dump = match host.run(&[control, "-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"], PATIENCE) {
-        Ok(dump) if dump.ok() => dump,
-        Ok(dump) => return Said { unread: vec![format!("Apache's configuration: {}", dump.complaint())], ..said },
-        Err(e) => return Said { unread: vec![format!("Apache's configuration: {}", e.message)], ..said },
+    let dump = match apache_dump(host) {
+        Some(Ok(dump)) => dump,
+        Some(Err(why)) => return Said { unread: vec![format!("Apache's configuration: {why}")], ..said },
+        None => return said,
     };
     // `  (146) /etc/apache2/mods-enabled/mpm_event.conf`
     let path = |l: &str| l.trim_start().strip_prefix('(')?.split_once(") ").map(|(_, path)| PathBuf::from(path.trim()));
-    for file in String::from_utf8_lossy(&dump.stdout).lines().filter_map(path).take(MOST_FILES) {
+    for file in dump.lines().filter_map(path).take(MOST_FILES) {
         let text = said.text(host, &file);
         said.take_in(apache_text(&text, &file));
     }
     said
+}
+
+/// The modules that Apache has loaded, without the `_module` that every name ends with.
+pub(super) fn apache_modules(host: &dyn Look) -> Vec<String> {
+    let Some(Ok(dump)) = apache_dump(host) else { return Vec::new() };
+    // ` mpm_event_module (shared)`
+    let name = |l: &str| l.split_whitespace().next()?.strip_suffix("_module").map(str::to_owned);
+    dump.lines().filter_map(name).collect()
+}
+
+/// What Apache says of its files and modules, or why it doesn't; nothing where it isn't installed.
+fn apache_dump(host: &dyn Look) -> Option<Result<String, String>> {
+    let control = ["apachectl", "apache2ctl", "httpd"].into_iter().find(|p| host.program(p).is_some())?;
+    Some(match host.run(&[control, "-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"], PATIENCE) {
+        Ok(dump) if dump.ok() => Ok(String::from_utf8_lossy(&dump.stdout).into_owned()),
+        Ok(dump) => Err(dump.complaint()),
+        Err(e) => Err(e.message),
+    })
 }
 
 fn apache_text(text: &str, file: &Path) -> Vec<Directive> {
@@ -224,7 +249,7 @@ impl Said {
     }
 
     /// A file's text, whatever its encoding; nothing where it can't be read.
-    fn text(&mut self, host: &dyn Look, path: &Path) -> String {
+    pub(super) fn text(&mut self, host: &dyn Look, path: &Path) -> String {
         match host.file(path) {
             Ok(file) => file.map(|f| String::from_utf8_lossy(&f.content).into_owned()).unwrap_or_default(),
             Err(e) => {
@@ -235,7 +260,7 @@ impl Said {
     }
 
     /// The files that a path with `*` and `?` means, in the order of their names.
-    fn glob(&mut self, host: &dyn Look, pattern: &Path) -> Vec<PathBuf> {
+    pub(super) fn glob(&mut self, host: &dyn Look, pattern: &Path) -> Vec<PathBuf> {
         let mut found = vec![PathBuf::from("/")];
         for part in pattern.components().skip(1).map(|part| part.as_os_str().to_string_lossy()) {
             if !part.contains(['*', '?']) {

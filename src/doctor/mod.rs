@@ -18,6 +18,7 @@ mod directives;
 mod dns;
 mod firewall;
 mod online;
+mod resources;
 pub mod site;
 pub mod tls;
 
@@ -129,8 +130,8 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 5] =
-    [online::look, firewall::look, tls::look, dns::look, beyond::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 6] =
+    [online::look, firewall::look, tls::look, dns::look, resources::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.

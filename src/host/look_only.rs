@@ -10,6 +10,13 @@ pub fn is_look_only(argv: &[&str]) -> bool {
     let name = program.rsplit('/').next().unwrap_or(program);
     match name {
         "fail2ban-client" => matches!(args, ["-d" | "--version"]),
+        // As root it would keep what it has read as its cache; without names for the two files it keeps nothing.
+        "apt-cache" => match args {
+            ["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", "--", packages @ ..] => {
+                packages.iter().all(|p| p.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c)))
+            }
+            _ => false,
+        },
         // The first makes the folders in /run that Apache has made at its own first start, nothing else.
         "apachectl" | "apache2ctl" | "httpd" => {
             matches!(args, ["-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"] | ["-L" | "-v" | "-t"])
@@ -98,6 +105,9 @@ mod tests {
         assert!(is_look_only(&["nft", "-a", "-t", "list", "ruleset"]));
         assert!(is_look_only(&["firewall-cmd", "--policy=edgeallow", "--list-rich-rules"]));
         assert!(is_look_only(&["firewall-cmd", "--permanent", "--direct", "--get-all-rules"]));
+        let apt = ["apt-cache", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", "--"];
+        assert!(is_look_only(&[&apt[..], &["nginx", "libssl3"]].concat()));
+        assert!(!is_look_only(&[&apt[..], &["nginx", "x y"]].concat()));
         for refused in [
             &["iptables-legacy-save", "-t", "filter"][..],
             &["iptables-save", "-f", "/etc/passwd"],
@@ -113,6 +123,8 @@ mod tests {
             &["nginx"],
             &["nginx", "-t", "-g", "daemon off;"],
             &["apachectl", "graceful"],
+            &["apt-cache", "policy", "--", "nginx"],
+            &["apt-cache", "gencaches"],
             &["firewall-cmd"],
             &["firewall-cmd", "--reload"],
             &["firewall-cmd", "--ipset=edgeallow4", "--add-entry=10.0.0.0/8"],

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Act, FileSeen, Guard, Judge, Link, ListenSocket, Look, Output, Route, files,
+    Act, Connection, FileSeen, Guard, Judge, Link, ListenSocket, Look, Output, Process, Route, UnixListener, files,
     look_only::{is_look_only, is_look_only_fed},
     netlink, proc, spawn,
 };
@@ -195,6 +195,18 @@ impl Look for Machine {
 
     fn routes(&self) -> Result<Vec<Route>> {
         netlink::routes()
+    }
+
+    fn connections(&self, ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
+        netlink::connections(ports)
+    }
+
+    fn unix_listeners(&self) -> Result<Vec<UnixListener>> {
+        netlink::unix_listeners()
+    }
+
+    fn processes(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<Process> {
+        proc::running(wanted)
     }
 
     fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {

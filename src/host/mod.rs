@@ -28,7 +28,7 @@ pub mod watch;
 pub use files::replace_own;
 pub use hook::{Ended, run_hook};
 pub use machine::Machine;
-pub use proc::Program;
+pub use proc::{Process, Program};
 pub mod netlink;
 
 use crate::{
@@ -136,6 +136,28 @@ impl ListenSocket {
         let own = self.address.ip();
         own == ip || (own.is_unspecified() && (own.is_ipv4() == ip.is_ipv4() || self.both_families))
     }
+}
+
+/// An established TCP connection to this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The port of this host.
+    pub port: u16,
+    /// The socket's number, as in `/proc/PID/fd`; 0 as long as no program has accepted it.
+    pub inode: u32,
+}
+
+/// A stream socket of the Unix family that listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixListener {
+    /// Where it is bound, as the program wrote it; empty for one that isn't bound to a path.
+    pub path: String,
+    /// Connections that wait for the program to accept them.
+    pub waiting: u32,
+    /// How many may wait.
+    pub backlog: u32,
+    /// The socket's number, as in `/proc/PID/fd`.
+    pub inode: u32,
 }
 
 /// Reading the machine. Nothing behind this trait changes it.
@@ -298,6 +320,30 @@ pub trait Look {
     /// `netlink`, `race-lost`.
     fn listeners(&self) -> Result<Vec<ListenSocket>> {
         Ok(Vec::new())
+    }
+
+    /// Every established TCP connection to one of these ports; none is what a host says that doesn't implement this. See
+    /// [`netlink::connections`].
+    ///
+    /// # Errors
+    /// `netlink`, `race-lost`.
+    fn connections(&self, _ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
+        Ok(Vec::new())
+    }
+
+    /// Every Unix socket that listens; none is what a host says that doesn't implement this. See
+    /// [`netlink::unix_listeners`].
+    ///
+    /// # Errors
+    /// `netlink`, `race-lost`.
+    fn unix_listeners(&self) -> Result<Vec<UnixListener>> {
+        Ok(Vec::new())
+    }
+
+    /// The running processes whose name is wanted, in the order of their numbers; none is what a host says that doesn't
+    /// implement this.
+    fn processes(&self, _wanted: &dyn Fn(&str) -> bool) -> Vec<Process> {
+        Vec::new()
     }
 
     /// The interface by which packets leave to an address, if given from that address of this host; `None` where there

@@ -6,6 +6,7 @@ mod beyond;
 mod dns;
 mod firewall;
 mod online;
+mod resources;
 mod site;
 mod tls;
 

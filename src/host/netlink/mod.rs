@@ -25,4 +25,4 @@ pub use dump::{elements, generation, has_ipset, has_table, ports, ruleset, sampl
 pub use links::{dead_ends, links, route, routes};
 pub use listen::Listener;
 pub use netns::in_fresh_netns;
-pub use sockets::listeners;
+pub use sockets::{connections, listeners, unix_listeners};
