@@ -17,6 +17,7 @@ mod conclude;
 mod directives;
 mod dns;
 mod firewall;
+mod logs;
 mod online;
 pub mod site;
 
@@ -125,7 +126,8 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 4] = [online::look, firewall::look, dns::look, beyond::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 5] =
+    [online::look, firewall::look, dns::look, logs::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.
