@@ -11,7 +11,7 @@ packages() {
     case $1 in
     build) echo gcc libc6-dev pkg-config libnftnl-dev libmnl-dev ;;
     test) echo nftables iptables ipset ufw iproute2 util-linux mount hostname ca-certificates \
-        fail2ban apache2 apache2-utils libapache2-mod-evasive nginx php-fpm openssl firewalld dbus systemd
+        fail2ban apache2 apache2-utils libapache2-mod-evasive nginx php-fpm openssl curl firewalld dbus systemd
         # mod_evasive wants some mailer; the smallest will do where there is none, and none is replaced.
         [ -x /usr/sbin/sendmail ] || echo msmtp-mta ;;
     demo) echo nftables iproute2 util-linux mount perl-base ;;

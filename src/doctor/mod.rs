@@ -17,6 +17,7 @@ mod conclude;
 mod directives;
 mod dns;
 mod firewall;
+mod logs;
 mod online;
 mod resources;
 pub mod site;
@@ -130,8 +131,8 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 6] =
-    [online::look, firewall::look, tls::look, dns::look, resources::look, beyond::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 7] =
+    [online::look, firewall::look, tls::look, dns::look, resources::look, logs::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.

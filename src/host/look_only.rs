@@ -35,6 +35,16 @@ pub fn is_look_only(argv: &[&str]) -> bool {
             matches!(args, ["save", set] | ["list", "-t", set] if !set.starts_with('-'))
                 || matches!(args, ["list", "-t"] | ["save"])
         }
+        // Prints; other options flush, rotate and vacuum the journal.
+        "journalctl" => {
+            let seconds = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+            !args.is_empty()
+                && args.iter().all(|arg| {
+                    matches!(*arg, "--no-pager" | "--quiet" | "--output=short-iso")
+                        || arg.strip_prefix("--since=@").is_some_and(seconds)
+                        || arg.starts_with("--identifier=")
+                })
+        }
         // Asks the daemon; without a question among these it does nothing.
         "firewall-cmd" => {
             !args.is_empty()
@@ -108,8 +118,12 @@ mod tests {
         let apt = ["apt-cache", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", "--"];
         assert!(is_look_only(&[&apt[..], &["nginx", "libssl3"]].concat()));
         assert!(!is_look_only(&[&apt[..], &["nginx", "x y"]].concat()));
+        assert!(is_look_only(&["journalctl", "--no-pager", "--since=@1795363200", "--identifier=kernel"]));
         for refused in [
-            &["iptables-legacy-save", "-t", "filter"][..],
+            &["journalctl", "--rotate"][..],
+            &["journalctl", "--since=@1795363200", "--vacuum-time=1s"],
+            &["journalctl", "--since=@"],
+            &["iptables-legacy-save", "-t", "filter"],
             &["iptables-save", "-f", "/etc/passwd"],
             &["ipset", "save", "-file"],
             &["ipset", "destroy", "x"],

@@ -17,6 +17,7 @@ use std::{
 
 mod files;
 mod hook;
+mod logs;
 pub mod look_only;
 mod machine;
 mod proc;
@@ -27,6 +28,7 @@ pub mod watch;
 
 pub use files::replace_own;
 pub use hook::{Ended, run_hook};
+pub use logs::OpenLog;
 pub use machine::Machine;
 pub use proc::{Process, Program};
 pub mod netlink;
@@ -167,6 +169,31 @@ pub trait Look {
     /// # Errors
     /// `io` when there is something that can't be read: a folder, or for lack of permission.
     fn file(&self, path: &Path) -> Result<Option<FileSeen>>;
+
+    /// A file to be read in passing, which may be larger than memory; `None` where there is none. See [`OpenLog`].
+    ///
+    /// # Errors
+    /// `io` when it can't be read, `file-refused` for what is no regular file: a pipe would be waited for.
+    fn log(&self, path: &Path) -> Result<Option<OpenLog>> {
+        Ok(self.file(path)?.map(|seen| OpenLog {
+            size: seen.content.len() as u64,
+            content: Box::new(std::io::Cursor::new(seen.content)),
+            modified: jiff::Timestamp::MAX,
+            id: (
+                0,
+                path.as_os_str().as_encoded_bytes().iter().fold(0, |sum: u64, b| sum.wrapping_mul(31) + u64::from(*b)),
+            ),
+        }))
+    }
+
+    /// What a program prints that only looks, to be read in passing; it is ended when that is dropped. Silence of this
+    /// length is an error of the reader.
+    ///
+    /// # Errors
+    /// As [`Look::run`].
+    fn stream(&self, argv: &[&str], _patience: Duration) -> Result<Box<dyn std::io::Read>> {
+        self.run(argv, Duration::ZERO).map(|o| Box::new(std::io::Cursor::new(o.stdout)) as Box<dyn std::io::Read>)
+    }
 
     /// The names in a folder, sorted; none where there is no folder.
     ///

@@ -5,6 +5,7 @@
 mod beyond;
 mod dns;
 mod firewall;
+mod logs;
 mod online;
 mod resources;
 mod site;
