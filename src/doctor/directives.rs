@@ -223,7 +223,10 @@ impl Said {
         let mut section = None;
         for directive in file {
             match directive.words.first() {
-                Some(word) if word.starts_with("</") => section = self.around(section),
+                Some(word) if word.starts_with("</") => {
+                    section = self.around(section);
+                    self.directives.push(Directive { block: section, ..directive });
+                }
                 Some(word) if word.starts_with('<') => section = Some(self.open(directive, section)),
                 _ => self.directives.push(Directive { block: section, ..directive }),
             }

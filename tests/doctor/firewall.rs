@@ -129,7 +129,8 @@ fn a_route_that_swallows_a_range_is_the_cause() {
         ],
     );
     expect_healthy(&doctor(&lab, &[]));
-    words(&lab, &["ip route add 173.245.48.0/20 via 10.8.0.1"]);
+    // The lab has a route to each of its edges, which would be the narrower one.
+    words(&lab, &["ip route del 173.245.48.29/32", "ip route add 173.245.48.0/20 via 10.8.0.1"]);
     assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
     let report = doctor(&lab, &[]);
     expect_cause(&report, "firewall.route", 523);

@@ -107,13 +107,6 @@ pub fn site(lab: &Lab) {
     nginx(lab, &nginx_site(""));
 }
 
-/// The same for other names, with more changes to the site's configuration.
-pub fn site_of(lab: &Lab, names: &[&str], change: impl Fn(String) -> String) {
-    nginx_stopped(lab, &change(nginx_site("")));
-    certify(lab, &papers_for(names));
-    lab.run(["nginx"]);
-}
-
 /// The site's configuration, with more directives in its one server.
 pub fn nginx_site(more: &str) -> String {
     let mut text = "server {\n".to_owned();

@@ -32,16 +32,17 @@ fn swallowed(routes: &[Route], edge: &[IpNet]) -> Vec<Finding> {
         let touches = |range: &&IpNet| range.contains(&route.to) || route.to.contains(*range);
         let Some(range) = edge.iter().find(touches) else { continue };
         let v4 = route.to.addr().is_ipv4();
-        let usual = usual(v4);
-        if usual.is_some_and(|u| u.interface == route.interface && u.gateway == route.gateway) {
-            continue;
-        }
+        // Without a way for everybody else there is none to differ from; another router on the same wire is as good.
+        let Some(usual) = usual(v4).filter(|usual| usual.interface != route.interface) else { continue };
         let by = |r: &Route| match r.gateway {
             Some(gateway) => format!("by {gateway} on {}", r.interface),
             None => format!("on {}", r.interface),
         };
-        let others = usual.map(|u| format!(", and to everybody else {}", by(u))).unwrap_or_default();
-        let text = format!("answers to Cloudflare's {range} leave {}{others}: visitors from there get none", by(route));
+        let text = format!(
+            "answers to Cloudflare's {range} leave {}, and those to everybody else {}: visitors from there get none",
+            by(route),
+            by(usual)
+        );
         found.push(
             finding("firewall.route", Finds::Cause, text)
                 .seen(if v4 { "ip route" } else { "ip -6 route" }, shown(route))
@@ -76,6 +77,7 @@ mod tests {
         let with = |more: Route| swallowed(&[&usual[..], &[more]].concat(), &edge);
         assert!(swallowed(&usual, &edge).is_empty());
         assert!(with(route("104.16.0.0/13", Some("192.0.2.2"), "eth0")).is_empty(), "the same way as everybody's");
+        assert!(swallowed(&[route("104.16.0.0/13", None, "eth0")], &edge).is_empty(), "there is no other way");
         assert!(with(route("10.0.0.0/8", None, "tun0")).is_empty());
         for to in ["104.16.0.0/12", "104.17.0.0/16"] {
             let found = with(route(to, Some("10.8.0.1"), "tun0"));

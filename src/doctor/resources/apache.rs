@@ -166,6 +166,7 @@ mod tests {
             words: l.split_whitespace().map(str::to_owned).collect(),
             file: "/f".into(),
             line: n + 1,
+            block: None,
         };
         let said: Vec<Directive> = text.lines().enumerate().map(line).collect();
         let mut numbers = Numbers::default();
