@@ -26,13 +26,13 @@ const SETTLED: Duration = Duration::from_secs(20);
 
 /// Connects up to so often from Cloudflare's side, each saying this, until one isn't answered; those that are connected.
 fn fill(lab: &Lab, port: u16, most: usize, say: &[u8]) -> Vec<Socket> {
-    let to: IpAddr = SERVER4.parse().unwrap();
-    let from: IpAddr = EDGE4.parse().unwrap();
+    let to: IpAddr = SERVER4.parse().expect("an address");
+    let from: IpAddr = EDGE4.parse().expect("an address");
     lab.on_the_internet(|| {
         let mut open = Vec::new();
         for _ in 0..most {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-            socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("make a socket");
+            socket.bind(&SocketAddr::new(from, 0).into()).expect("bind");
             if socket.connect_timeout(&SocketAddr::new(to, port).into(), PATIENCE).is_err() {
                 break;
             }
@@ -117,7 +117,7 @@ fn shows(finding: &Value) -> String {
 }
 
 fn of<'a>(report: &'a Value, id: &str) -> &'a Value {
-    let all = report["findings"].as_array().unwrap();
+    let all = report["findings"].as_array().expect("findings");
     all.iter().find(|f| f["id"] == id).unwrap_or_else(|| panic!("no {id} in {report:#}"))
 }
 
