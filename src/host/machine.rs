@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Act, Connection, FileSeen, Guard, Judge, Link, ListenSocket, Look, OpenLog, Output, Process, Route, UnixListener, files,
-    logs,
+    Act, Connection, FileSeen, Guard, Judge, Link, ListenSocket, Look, OpenLog, Output, Process, Route, UnixListener,
+    files, logs,
     look_only::{is_look_only, is_look_only_fed},
     netlink, proc, spawn,
 };
