@@ -45,6 +45,7 @@ fn shows(finding: &Value) -> String {
 /// A real nginx on port 8080, beside the lab's own listeners.
 fn nginx(server: &str) -> Lab {
     let lab = Lab::new();
+    lab.install(&["nginx"], "nginx");
     let config = format!(
         "user www-data;\nworker_processes 1;\npid /run/nginx.pid;\nerror_log /var/log/nginx/error.log;\n\
          events {{ worker_connections 64; }}\nhttp {{\naccess_log /var/log/nginx/access.log;\n\

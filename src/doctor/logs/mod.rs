@@ -235,10 +235,12 @@ impl Work<'_, '_> {
         };
         let mut read = |n: usize| {
             bytes += n as u64;
-            let now = if taken.get() > 0 { (*done + taken.get()) * 100 / (*total).max(1) } else { bytes >> 26 };
-            if now != told {
-                told = now;
-                (ask.progress)(&going_on(name, taken.get() + *done, *total, bytes));
+            // What a program says has no size that is known before.
+            let now = if taken.get() > 0 { *done + taken.get() } else { 0 };
+            let step = if now > 0 { now.saturating_mul(100) / (*total).max(1) } else { bytes >> 26 };
+            if step != told {
+                told = step;
+                (ask.progress)(&going_on(name, now, *total, bytes));
             }
         };
         let ended = scan.lines(content, &mut each, &mut read);
@@ -253,9 +255,9 @@ impl Work<'_, '_> {
 }
 
 /// `reading the logs [####----------------] 23 % of 3.2 GB, /var/log/nginx/access.log`
-fn going_on(name: &str, done: u64, total: u64, bytes_read: u64) -> String {
+fn going_on(name: &str, done: u64, total: u64, said: u64) -> String {
     if done == 0 {
-        return format!("reading {name}: {}", bytes(bytes_read));
+        return format!("reading what {name} says: {}", bytes(said));
     }
     let percent = (done.saturating_mul(100) / total.max(1)).min(100);
     let full = usize::try_from(percent / 5).unwrap_or(0);
