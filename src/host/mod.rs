@@ -25,7 +25,7 @@ pub mod signals;
 mod spawn;
 pub mod watch;
 
-pub use files::replace_own;
+pub use files::{read_bounded, replace_own};
 pub use hook::{Ended, run_hook};
 pub use machine::Machine;
 pub use proc::Program;
