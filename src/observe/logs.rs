@@ -2,7 +2,10 @@
 //!
 //! Belongs here: choosing a form and setting it up. Does not: what is logged.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    os::fd::AsFd,
+};
 
 use rustix::fs::fstat;
 use tracing_subscriber::{
@@ -27,7 +30,7 @@ use crate::{
 #[must_use]
 pub fn init(global: &Global) -> bool {
     let asked = match global.log_format {
-        LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journal,
+        LogFormat::Auto if is_the_journal(io::stderr()) => LogFormat::Journal,
         LogFormat::Auto => LogFormat::Human,
         asked => asked,
     };
@@ -43,7 +46,7 @@ pub fn init(global: &Global) -> bool {
         }
     }
     // The journal that was asked for need not be where standard error leads to: cron mails that.
-    asked == LogFormat::Json || (asked == LogFormat::Journal && complete && stderr_is_the_journal())
+    asked == LogFormat::Json || (asked == LogFormat::Journal && complete && is_the_journal(io::stderr()))
 }
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
@@ -123,10 +126,10 @@ fn colour(asked: Color) -> bool {
     }
 }
 
-/// Whether standard error is connected to the journal: systemd.exec(5), `$JOURNAL_STREAM`, names its device and inode.
-fn stderr_is_the_journal() -> bool {
-    let (Some(stream), Ok(stat)) = (std::env::var_os("JOURNAL_STREAM"), fstat(io::stderr())) else { return false };
-    stream.to_str().is_some_and(|s| is_stream(s, stat.st_dev, stat.st_ino))
+/// Whether a stream is connected to the journal: systemd.exec(5), `$JOURNAL_STREAM`, names its device and inode.
+pub fn is_the_journal(stream: impl AsFd) -> bool {
+    let (Some(journal), Ok(stat)) = (std::env::var_os("JOURNAL_STREAM"), fstat(stream)) else { return false };
+    journal.to_str().is_some_and(|s| is_stream(s, stat.st_dev, stat.st_ino))
 }
 
 fn is_stream(stream: &str, device: u64, inode: u64) -> bool {

@@ -107,6 +107,25 @@ fn cron_mails_what_changed_or_failed_and_nothing_else() {
     assert!(second.stdout.is_empty() && second.stderr.is_empty(), "a mail about nothing: {second:?}");
     lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
     assert!(run().expect_ok().stdout.contains("applied"));
+    // A warning that stands is mailed until the operator says that he knows it.
+    let boot = entry.lines().find_map(|l| l.strip_prefix("@reboot root ")).expect("a line for the boot");
+    let boot = || lab.command(["sh", "-c", boot]).run().expect_ok();
+    let with = |line: &str| {
+        lab.write_file("/etc/edgeallow/config.toml", format!("{line}\n[nftables]\npersist = \"none\"\n"));
+        run().expect_ok().stdout
+    };
+    assert!(with("extra = [\"8.0.0.0/7\"]").contains("[extra-wide]"));
+    assert!(with("extra = [\"8.0.0.0/7\"]").contains("[extra-wide]"), "week by week");
+    assert_eq!(with("extra = [\"8.0.0.0/7\"]\nacknowledged = [\"extra-wide\", \"of-tomorrow\"]"), "");
+    assert_eq!(boot().stdout, "");
+    lab.run(["edgeallow", "remove"]);
+    let (said, id) = (boot(), "nothing-applied");
+    assert!(
+        said.stdout.is_empty() && said.stderr.is_empty(),
+        "nothing was to be put back, and a mail tells of it: {said:?}"
+    );
+    let json = lab.edgeallow(["sync", "--restore", "--format", "json"]).json();
+    assert_eq!(json["warnings"][0]["id"], id, "{json:#}");
     lab.write_file("/etc/edgeallow/config.toml", "nonsense");
     let failed = run();
     assert!(failed.status == Some(2) && failed.stderr.contains("config.toml"), "{failed:?}");
