@@ -38,6 +38,7 @@ edgeallow=$2 units=$3
 mount -t tmpfs -o mode=755,size=1g tmpfs /mnt
 mkdir /mnt/units && cp -r "$units/." /mnt/units
 cp "$edgeallow" /mnt/edgeallow
+cp "$units/../examples/hooks/edgeallow-tell@.service" /mnt
 for folder in etc var usr; do
     mkdir -p "/mnt/$folder/upper" "/mnt/$folder/work"
     mount -t overlay overlay -o "lowerdir=/$folder,upperdir=/mnt/$folder/upper,workdir=/mnt/$folder/work" "/$folder"
@@ -85,7 +86,14 @@ table inet filter {
 END
 # Nothing is stored, so that whatever comes back was brought by these units and not by nftables.service.
 mkdir -p /etc/edgeallow
-printf '[nftables]\npersist = "none"\n[source]\ntimeout = "1s"\nconnect_timeout = "1s"\n' >/etc/edgeallow/config.toml
+node_exporter=/var/lib/prometheus/node-exporter
+mkdir -p "$node_exporter"
+printf 'metrics = "%s"\n[nftables]\npersist = "none"\n[source]\ntimeout = "1s"\nconnect_timeout = "1s"\n' \
+    "$node_exporter/edgeallow.prom" >/etc/edgeallow/config.toml
+# What tells of it outside the sandbox mails; here mail is a file.
+printf '#!/bin/sh\n{ echo "$*"; cat; } >>/var/told\n' >/usr/bin/mail
+chmod 755 /usr/bin/mail
+echo 'prometheus:x:64990:' >>/etc/group
 # Nothing but what this is about. Apache comes later.
 chmod 644 /usr/bin/fail2ban-client /usr/sbin/apachectl /usr/sbin/apache2ctl
 for unit in systemd-udevd systemd-udev-trigger systemd-random-seed systemd-update-utmp apparmor; do
@@ -159,6 +167,49 @@ expect_open 'after systemctl stop and start of nftables it is put back'
 nft flush chain inet filter input
 systemctl start edgeallow.service || fail 'edgeallow.service'
 expect_open 'edgeallow.service heals too, with no network but with the last good copy'
+
+metrics=/var/lib/prometheus/node-exporter/edgeallow.prom
+expect_metrics() {
+    grep -q '^edgeallow_last_run_exit_status{command="sync"} 0' "$metrics" || fail "$1"
+    rm "$metrics" && say "$1"
+}
+expect_metrics 'metrics are written to where node_exporter looks for them'
+systemctl restart edgeallow-restore.service edgeallow-restore-late.service
+expect_metrics 'also by the units that restore'
+chown 64990:64990 "${metrics%/*}" && chmod 775 "${metrics%/*}"
+systemctl start edgeallow-apply.service
+[ ! -e "$metrics" ] && journalctl -q -u edgeallow-apply.service EDGEALLOW_ID=metrics-failed | grep -q SupplementaryGroups= ||
+    fail 'a folder of somebody else'
+install -Dm644 -t /etc/systemd/system/edgeallow-apply.service.d /mnt/units/drop-ins/metrics.conf
+systemctl daemon-reload
+systemctl start edgeallow-apply.service || fail 'edgeallow-apply.service with its drop-in'
+expect_metrics 'with its drop-in also to a folder that belongs to prometheus'
+
+# Told from outside the sandbox: what has changed, and what ran no hook.
+install -m644 '/mnt/edgeallow-tell@.service' /etc/systemd/system/
+install -Dm644 -t /etc/systemd/system/edgeallow-fetch.service.d /mnt/units/drop-ins/tell.conf
+systemctl daemon-reload
+cp /etc/edgeallow/config.toml /mnt/config.toml
+cat >>/etc/edgeallow/config.toml <<'TOML'
+[on_change]
+command = ["systemctl", "start", "--no-block", "edgeallow-tell@change.service"]
+TOML
+expect_told() {
+    for try in $(seq 100); do
+        grep -q "$1" /var/told 2>/dev/null && grep -q "$2" /var/told && say "$3" && return
+        sleep 0.1
+    done
+    cat /var/told || true
+    fail "$3"
+}
+nft flush chain inet filter input
+systemctl start edgeallow-apply.service || fail 'edgeallow-apply.service with a hook'
+expect_told 'edgeallow: change' 'sync done' 'a hook starts what may mail, and it tells the whole story'
+echo nonsense >/etc/edgeallow/config.toml
+systemctl start edgeallow-fetch.service && fail 'a broken configuration'
+expect_told 'edgeallow: edgeallow-fetch' 'fetch failed: ' 'a fetch that fails is told of'
+systemctl reset-failed
+mv /mnt/config.toml /etc/edgeallow/config.toml
 
 systemctl start edgeallow-keep.service || fail 'edgeallow-keep.service'
 [ "$(systemctl show -p ActiveState --value edgeallow-keep.service)" = active ] || fail 'the keeper is not active'
