@@ -30,7 +30,7 @@ pub use erased::{AnyBackend, AnySeen, Goal};
 
 use crate::{
     allowlist::Prefixes,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     host::Look,
     plan::{Desired, Plan},
 };
@@ -61,7 +61,16 @@ pub enum Probe {
     /// The tool isn't on this machine.
     Absent(String),
     /// It is here and can't be worked with, and why: no privilege, too old.
-    Unusable(crate::error::Error),
+    Unusable(Error),
+}
+
+impl Probe {
+    /// It is here, and this process may not look at its rules, by name.
+    #[must_use]
+    pub fn unprivileged(what: &str) -> Self {
+        let why = format!("{what} can't be looked at without CAP_NET_ADMIN");
+        Self::Unusable(Error::new(ErrorKind::NoPrivilege, why).hint("run edgeallow as root"))
+    }
 }
 
 /// Whether `backends = ["auto"]` takes a backend.

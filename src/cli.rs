@@ -294,9 +294,9 @@ pub struct Keep {
 /// `edgeallow doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// The site's names, as visitors type them
+    /// The site's names, as visitors type them; a URL stands for its name, and for its port
     #[arg(value_name = "HOST")]
-    pub hosts: Vec<String>,
+    pub hosts: Vec<crate::doctor::site::Site>,
     /// The zone's encryption mode at Cloudflare (SSL/TLS, Overview)
     #[arg(long, value_enum, default_value_t = crate::doctor::Mode::Unknown)]
     pub mode: crate::doctor::Mode,

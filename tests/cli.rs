@@ -51,6 +51,10 @@ fn with_json_asked_for_wrong_flags_are_one_object() {
         (&["fetch", "--format", "json", "--lock-timeout", "soon"], Some("fetch"), "soon", "--help"),
         (&["completions", "tcsh", "--format", "json"], Some("completions"), "[possible values: bash,", "zsh"),
         (&["--format", "json"], None, "requires a subcommand", "--help"),
+        (&["verify", "--format", "json", "--address", "nowhere"], Some("verify"), "nowhere", "--help"),
+        (&["doctor", "--format", "json", "--deeep"], Some("doctor"), "--deeep", "-- --deeep"),
+        (&["status", "--deeep", "--format", "json"], Some("status"), "--deeep", "--deep"),
+        (&["remove", "--dry", "--format", "json"], Some("remove"), "--dry", "--dry-run"),
         (&["sync", "--dry-run", "--backend", "nftabels", "--format", "json"], Some("sync"), "nftabels", "nftables"),
     ] {
         let (status, out, err) = run(dir.path(), arguments);
@@ -59,7 +63,10 @@ fn with_json_asked_for_wrong_flags_are_one_object() {
         assert_eq!(json["command"].as_str(), command, "{json:#}");
         let says = |what: &str, words: &str| json["error"][what].as_str().is_some_and(|t| t.contains(words));
         assert!(says("message", message) && says("hint", hint), "{arguments:?}: {json:#}");
-        assert_eq!(json["backends"].is_array(), command == Some("sync"), "a report has its command's shape: {json:#}");
+        let reports = command.is_some_and(|c| ["sync", "status", "verify", "doctor", "remove"].contains(&c));
+        assert_eq!(json["backends"].is_array(), reports, "a report has its command's shape: {json:#}");
+        let looks_only = command.is_some_and(|c| ["status", "verify", "doctor"].contains(&c));
+        assert!(!looks_only || json["dry_run"] == true, "{json:#}");
     }
     // Behind `--` it is no flag, and help is help.
     assert!(run(dir.path(), &["sync", "--", "--format", "json"]).1.is_empty());

@@ -1,18 +1,20 @@
 //! The iptables backend against the real programs and the real kernel, in throwaway namespaces.
 //!
-//! Each test starts itself again under `unshare`, with network and mount namespaces of its own: `/run` (the xtables
-//! lock) is an empty tmpfs there, `/etc` and `/usr/share` are overlays, and the machine's own rules are out of reach.
+//! Each test starts itself again in namespaces of its own (`again`), where `/etc` and `/usr/share` are overlays.
 
 #![allow(clippy::unwrap_used, reason = "a failing step of a test shall end it")]
 #![allow(clippy::disallowed_methods, reason = "the lab starts programs; the rule is about the tool itself")]
 
+#[path = "support/again.rs"]
+mod again;
+
 use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpListener},
-    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
+use again::{is_inside, sh};
 use edgeallow::{
     allowlist::Prefixes,
     backends::{
@@ -26,37 +28,20 @@ use edgeallow::{
 };
 use ipnet::IpNet;
 
-const INSIDE: &str = "EDGEALLOW_TEST_INSIDE";
 const CLOUDFLARE: [u8; 4] = [173, 245, 48, 29];
 const STRANGER: [u8; 4] = [203, 0, 113, 9];
 
 /// Runs the body of the named test in namespaces of its own.
 fn lab(name: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        sh("mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /mnt; mkdir -p /mnt/e /mnt/ew /mnt/s /mnt/sw
-            mount -t overlay o -o lowerdir=/etc,upperdir=/mnt/e,workdir=/mnt/ew /etc
-            mount -t overlay o -o lowerdir=/usr/share,upperdir=/mnt/s,workdir=/mnt/sw /usr/share
-            ip link set lo up
-            for a in 192.0.2.1 173.245.48.29 203.0.113.9; do ip addr add $a/32 dev lo; done");
-        return body();
+    if !is_inside(name) {
+        return;
     }
-    let out = Command::new("unshare")
-        .args(["-n", "-m", "--propagation", "private", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .output()
-        .expect("unshare(1) is needed, and root");
-    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success() && said.contains("1 passed"), "in its namespaces, {name} said:\n{said}");
-}
-
-/// A shell line of the test's own; returns what it printed.
-fn sh(script: &str) -> String {
-    let out = Command::new("sh").args(["-ec", script]).stderr(Stdio::inherit()).output().unwrap();
-    assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stdout));
-    String::from_utf8(out.stdout).unwrap()
+    sh("mount -t tmpfs tmpfs /mnt; mkdir -p /mnt/e /mnt/ew /mnt/s /mnt/sw
+        mount -t overlay o -o lowerdir=/etc,upperdir=/mnt/e,workdir=/mnt/ew /etc
+        mount -t overlay o -o lowerdir=/usr/share,upperdir=/mnt/s,workdir=/mnt/sw /usr/share
+        ip link set lo up
+        for a in 192.0.2.1 173.245.48.29 203.0.113.9; do ip addr add $a/32 dev lo; done");
+    body();
 }
 
 /// An administrator's rules that drop by default, in both families.

@@ -5,12 +5,13 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests drive the real nft, and fail by panicking")]
 
+#[path = "support/nft.rs"]
+mod support;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -26,6 +27,7 @@ use edgeallow::{
     nft::{Elements, Interval, NftBatch, NftOp, Ruleset, SetId, SetKind, TableFamily, TableId, Verdict},
     plan::{Check, Desired, Plan, Protocol, Step},
 };
+use support::{alone, nft};
 
 /// The namespace's kernel, and files in memory.
 #[derive(Default)]
@@ -93,25 +95,6 @@ impl Host {
             }
         }
     }
-}
-
-/// Runs a test in a network namespace of its own.
-fn alone(test: impl FnOnce() + Send) {
-    netlink::in_fresh_netns(|| {
-        test();
-        Ok(())
-    })
-    .expect("these tests need the privilege to make network namespaces: run them as root");
-}
-
-fn nft(args: &[&str], script: &str) -> std::result::Result<String, String> {
-    let mut command = Command::new("/usr/sbin/nft");
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("these tests need nft: apt-get install nftables");
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-    let out = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stderr)) }
 }
 
 fn load(script: &str) {
@@ -708,7 +691,9 @@ fn a_chain_of_iptables_in_a_table_that_became_nfts_is_taken_out() {
 #[test]
 fn a_rehearsal_knows_this_machines_interfaces() {
     alone(|| {
-        assert!(Command::new("ip").args(["link", "add", "eth0", "type", "veth"]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("ip").args(["link", "add", "eth0", "type", "veth"]).status().unwrap().success()
+        );
         let his = |name: &str| -> Vec<Arc<[u8]>> {
             let chain = "type filter hook input priority 0; policy drop;";
             vec![format!("table inet filter {{ chain input {{ {chain} iif {name} accept; }}\n }}").into_bytes().into()]

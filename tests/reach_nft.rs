@@ -1,44 +1,21 @@
 //! nft's JSON as the real nft prints it for real rules: every case of `src/reach/nft/cases.txt` is loaded into a network
 //! namespace and read back. What is understood there must be understood here, and nothing else.
-//!
-//! Without the privilege to make a namespace, or without `nft`, these tests fail and say so.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests drive the real nft, and fail by panicking")]
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::Write as _,
-    process::{Command, Stdio},
-};
+#[path = "support/nft.rs"]
+mod support;
+
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use edgeallow::{
-    host::netlink,
     nft::{TableFamily, TableId},
     reach::{
         model::{Elements, MarkValue, Operand, Part, Set, Verdict},
         nft,
     },
 };
-
-/// Runs a test in a network namespace of its own.
-fn alone(test: impl FnOnce() + Send) {
-    netlink::in_fresh_netns(|| {
-        test();
-        Ok(())
-    })
-    .expect("these tests need the privilege to make network namespaces: run them as root");
-}
-
-fn run(args: &[&str], script: &str) -> Result<String, String> {
-    let mut command = Command::new("/usr/sbin/nft");
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("these tests need nft: apt-get install nftables");
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-    let out = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stderr)) }
-}
+use support::{alone, nft as run};
 
 /// What the rules of the cases refer to.
 const OBJECTS: &str = r#"

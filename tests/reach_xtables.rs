@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a failing step of a test shall end it")]
 #![allow(clippy::disallowed_methods, reason = "the lab starts programs; the rule is about the tool itself")]
 
-use std::process::{Command, Stdio};
+#[path = "support/again.rs"]
+mod again;
 
+use again::{is_inside, sh};
 use edgeallow::{
     allowlist::Family,
     reach::{
@@ -16,8 +18,6 @@ use edgeallow::{
         xtables::{Ipsets, Saved, ipsets, tables},
     },
 };
-
-const INSIDE: &str = "EDGEALLOW_TEST_INSIDE";
 
 const SETS: &str = "\
 create nets hash:net counters comment timeout 0
@@ -107,12 +107,6 @@ const UNCLEAR: &str = "\
 -p tcp -j SYNPROXY --sack-perm
 ";
 
-fn sh(script: &str) -> Vec<u8> {
-    let out = Command::new("sh").args(["-ec", script]).stderr(Stdio::inherit()).output().unwrap();
-    assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stdout));
-    out.stdout
-}
-
 fn load(variant: &str) {
     let mut text = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 9 -j CT --notrack\nCOMMIT\n*mangle\n\
         :PREROUTING ACCEPT [0:0]\n-A PREROUTING -j MARK --set-mark 0x10/0xf0\n-A PREROUTING -j CONNMARK --save-mark\nCOMMIT\n\
@@ -129,8 +123,8 @@ fn load(variant: &str) {
 
 fn read(variant: &str, language: Language, sets: &Ipsets) -> Saved {
     let plain = sh(&format!("iptables-{variant}-save"));
-    let mut saved = tables(&plain, Family::V4, language).unwrap();
-    let counted = tables(&sh(&format!("iptables-{variant}-save -c")), Family::V4, language).unwrap();
+    let mut saved = tables(plain.as_bytes(), Family::V4, language).unwrap();
+    let counted = tables(sh(&format!("iptables-{variant}-save -c")).as_bytes(), Family::V4, language).unwrap();
     assert_eq!(saved, counted, "counters change nothing");
     assert_eq!(saved.ipsets_named().len(), 10, "{:?}", saved.ipsets_named());
     saved.bind(sets);
@@ -147,25 +141,12 @@ fn is_unclear(part: &Part) -> bool {
 
 #[test]
 fn both_variants_of_the_real_programs_are_read_alike() {
-    if std::env::var_os(INSIDE).is_none() {
-        let name = "both_variants_of_the_real_programs_are_read_alike";
-        let out = Command::new("unshare")
-            .args(["-n", "-m", "--propagation", "private", "--", "sh", "-c"])
-            .arg("mount -t tmpfs tmpfs /run && exec \"$@\"")
-            .arg("sh")
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env(INSIDE, "1")
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .output()
-            .expect("unshare(1) is needed, and root");
-        let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        assert!(out.status.success() && said.contains("1 passed"), "in its namespaces, it said:\n{said}");
+    if !is_inside("both_variants_of_the_real_programs_are_read_alike") {
         return;
     }
     let odd = SETS.replace("create odd name hash:ip\n", "");
     sh(&format!("ipset restore <<'X'\n{odd}X\nipset create 'odd name' hash:ip"));
-    let sets = ipsets(&sh("ipset save")).unwrap();
+    let sets = ipsets(sh("ipset save").as_bytes()).unwrap();
     for (name, set) in &sets.sets {
         assert!(!matches!(set, Set::Puzzle(_)), "{name}: {set:?}");
     }
@@ -211,13 +192,13 @@ fn both_variants_of_the_real_programs_are_read_alike() {
     // What nft puts into such a table is printed in part, wrongly, or not at all; what is told is told on.
     sh("iptables-nft -F; iptables-nft -X; iptables-nft -P INPUT ACCEPT; nft delete table ip filter
         nft 'table ip filter { chain INPUT { type filter hook input priority 10; policy drop; }; }'");
-    let hooks = tables(&sh("iptables-nft-save"), Family::V4, Language::IptablesNft).unwrap();
+    let hooks = tables(sh("iptables-nft-save").as_bytes(), Family::V4, Language::IptablesNft).unwrap();
     assert_eq!(hooks.unreadable, ["filter"]);
     sh("nft add rule ip filter INPUT ct state new drop; nft delete table ip filter
         nft 'table ip filter { chain INPUT { type filter hook input priority 0; policy drop; ct state new drop; }; }'");
-    let rule = tables(&sh("iptables-nft-save"), Family::V4, Language::IptablesNft).unwrap();
+    let rule = tables(sh("iptables-nft-save").as_bytes(), Family::V4, Language::IptablesNft).unwrap();
     assert_eq!(rule.unreadable, ["filter"]);
     sh("nft flush chain ip filter INPUT; nft add rule ip filter INPUT meta skuid 0 drop");
-    let cut = tables(&sh("iptables-nft-save || true"), Family::V4, Language::IptablesNft);
+    let cut = tables(sh("iptables-nft-save || true").as_bytes(), Family::V4, Language::IptablesNft);
     assert!(cut.unwrap_err().to_string().contains("ends within table filter"));
 }

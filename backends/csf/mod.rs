@@ -92,10 +92,7 @@ impl Backend for Csf {
             }
         }
         if !cx.host.may_administer() {
-            return Probe::Unusable(
-                Error::new(ErrorKind::NoPrivilege, "CSF's chains can't be looked at without CAP_NET_ADMIN")
-                    .hint("run edgeallow as root"),
-            );
+            return Probe::unprivileged("CSF's chains");
         }
         let version = match cx.host.file(Path::new("/etc/csf/version.txt")) {
             Ok(Some(file)) => String::from_utf8_lossy(&file.content).trim().to_owned(),

@@ -35,7 +35,7 @@ use self::{
 use super::{Auto, Backend, Context, Meta, Probe, Verified, Warning};
 use crate::{
     allowlist::Prefixes,
-    error::{Error, ErrorKind, Result},
+    error::Result,
     plan::{Desired, Plan, Step},
 };
 
@@ -84,10 +84,7 @@ impl Backend for Firewalld {
             return Probe::Absent("firewalld is not installed".to_owned());
         }
         if !cx.host.may_administer() {
-            return Probe::Unusable(
-                Error::new(ErrorKind::NoPrivilege, "firewalld can't be looked at without CAP_NET_ADMIN")
-                    .hint("run edgeallow as root"),
-            );
+            return Probe::unprivileged("firewalld");
         }
         match auto(cx) {
             Ok(auto) => Probe::Ready { version: seen::version(cx.host).unwrap_or_default(), auto },

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     allowlist::Family,
+    error::ErrorKind,
     host::{FileSeen, Look, Output},
     nft::{Chain, Expr, Interval, Ruleset, Set, SetId, SetKind, Table, TableFamily, TableId, Verdict},
     plan::Protocol,

@@ -11,7 +11,7 @@ use std::{fmt::Write as _, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
-    allowlist::{Family, Prefixes},
+    allowlist::{Family, Prefixes, missing},
     plan::counted,
 };
 
@@ -252,18 +252,6 @@ fn delta(name: &str, (seen, seen_odd): (&[IpNet], &[String]), (wanted, odd): (&[
         (n, m) => format!("{} in set {name}, {}", short(n), strayed(m, "there")),
     };
     Work { why, script }
-}
-
-/// What stands in `a` and not in `b`; both sorted.
-fn missing<T: Ord + Clone>(a: &[T], b: &[T]) -> Vec<T> {
-    let mut rest = b.iter().peekable();
-    a.iter()
-        .filter(|x| {
-            while rest.next_if(|y| y < x).is_some() {}
-            rest.peek() != Some(x)
-        })
-        .cloned()
-        .collect()
 }
 
 #[cfg(test)]

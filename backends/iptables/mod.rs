@@ -29,7 +29,7 @@ use self::{ipset::Set, rules::Part};
 use super::{Backend, Context, Meta, Probe, Verified, Warning};
 use crate::{
     allowlist::{Family, Prefixes},
-    error::{Error, ErrorKind, Result},
+    error::Result,
     plan::{Desired, Plan},
 };
 
@@ -111,10 +111,7 @@ impl Backend for Iptables {
             return Probe::Absent("no iptables program is installed".to_owned());
         }
         if !cx.host.may_administer() {
-            return Probe::Unusable(
-                Error::new(ErrorKind::NoPrivilege, "iptables can't be looked at without CAP_NET_ADMIN")
-                    .hint("run edgeallow as root"),
-            );
+            return Probe::unprivileged("iptables");
         }
         match seen::tables(cx.host, false) {
             Ok(looked) => Probe::Ready { version: looked.version(), auto: target::auto(&looked.tables) },

@@ -342,11 +342,7 @@ pub fn tables(host: &dyn Look, with_sets: bool) -> Result<Looked> {
 }
 
 fn filter_table(family: Family) -> TableId {
-    let family = match family {
-        Family::V4 => TableFamily::Ip,
-        Family::V6 => TableFamily::Ip6,
-    };
-    TableId::new(family, "filter")
+    TableId::new(TableFamily::of(family), "filter")
 }
 
 /// What is left of ours in a table that is nft's by now. nft keeps no comment of a rule that it wrote anew, so a jump
@@ -390,17 +386,14 @@ pub fn failed(program: &str, answer: &Output) -> Error {
 
 /// A table that isn't there needs no program to say so. What the kernel doesn't tell, the program will.
 fn nft_table_may_exist(host: &dyn Look, family: Family) -> bool {
-    let family = match family {
-        Family::V4 => TableFamily::Ip,
-        Family::V6 => TableFamily::Ip6,
-    };
-    host.nft_has_table(&TableId::new(family, "filter")).ok().flatten() != Some(false)
+    host.nft_has_table(&filter_table(family)).ok().flatten() != Some(false)
 }
 
 /// The names of the legacy tables that exist in this network namespace: the kernel lists them.
 ///
 /// # Errors
-/// `no-privilege` if the list can't be read.
+/// `no-privilege` if the list can't be read; `io` where /proc doesn't show the network, so that nothing can be told from
+/// there being no list.
 pub fn legacy_tables(host: &dyn Look, family: Family) -> Result<Vec<String>> {
     let path = Path::new(match family {
         Family::V4 => "/proc/net/ip_tables_names",
@@ -408,7 +401,11 @@ pub fn legacy_tables(host: &dyn Look, family: Family) -> Result<Vec<String>> {
     });
     match host.file(path) {
         Ok(Some(file)) => Ok(String::from_utf8_lossy(&file.content).lines().map(str::to_owned).collect()),
-        Ok(None) => Ok(Vec::new()),
+        Ok(None) if host.exists(Path::new("/proc/net/dev")) => Ok(Vec::new()),
+        Ok(None) => {
+            let what = "/proc/net is not there, so it can't be told which legacy tables there are";
+            Err(Error::new(ErrorKind::Io, what).hint("mount /proc, all of it: systemd's ProcSubset=pid hides it, too"))
+        }
         Err(e) => Err(Error::new(ErrorKind::NoPrivilege, e.message).hint("run edgeallow as root")),
     }
 }

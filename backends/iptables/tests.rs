@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::{rules::JUMP, *};
 use crate::{
+    error::ErrorKind,
     host::{FileSeen, Look, Output},
     nft::{TableFamily, TableId},
     plan::{Protocol, Step},
@@ -49,7 +50,7 @@ impl World {
         let mut world = Self { policy, ..Self::default() };
         world.programs.extend(NFT);
         world.programs.extend(["ipset", "iptables"]);
-        for sign in ["/proc/net/if_inet6", "/sys/module", "/sys/module/ip_set"] {
+        for sign in ["/proc/net/dev", "/proc/net/if_inet6", "/sys/module", "/sys/module/ip_set"] {
             world.files.insert(sign.into(), vec![]);
         }
         for table in ["iptables-nft", "ip6tables-nft"] {
@@ -156,7 +157,7 @@ impl World {
 impl Look for World {
     fn file(&self, path: &Path) -> Result<Option<FileSeen>> {
         for (names, table) in [("ip_tables_names", "iptables-legacy"), ("ip6_tables_names", "ip6tables-legacy")] {
-            if path.ends_with(names) {
+            if path.ends_with(names) && self.exists(Path::new("/proc/net/dev")) {
                 let listed: &[u8] = if self.tables.contains_key(table) { b"nat\nfilter\n" } else { b"" };
                 return Ok(Some(FileSeen { content: listed.into(), mode: 0o440, owner: (0, 0), symlink: false }));
             }
@@ -290,6 +291,15 @@ fn legacy_gets_it_where_legacy_refuses() {
     let with: Vec<_> =
         world.tables.iter().filter(|(_, c)| c.contains_key("EDGEALLOW")).map(|(n, _)| n.as_str()).collect();
     assert_eq!(with, ["ip6tables-legacy", "iptables-legacy"]);
+}
+
+#[test]
+fn without_proc_net_it_is_not_known_which_legacy_tables_there_are() {
+    let mut world = World::new("ACCEPT");
+    world.input("iptables-legacy").push("-p tcp -j DROP".into());
+    world.files.remove(Path::new("/proc/net/dev"));
+    let cx = Context { host: &world, applied: None, full_check: 10, deep: false, leave_stored: false };
+    assert!(Iptables::default().observe(&cx).unwrap_err().message.contains("legacy tables"));
 }
 
 #[test]

@@ -29,7 +29,7 @@ use self::rule::Placed;
 use super::{Backend, Context, Meta, Probe, Warning};
 use crate::{
     allowlist::{Family, Prefixes},
-    error::{Error, ErrorKind, Result},
+    error::Result,
     plan::{Desired, Plan},
 };
 
@@ -73,10 +73,7 @@ impl Backend for Ufw {
     fn probe(&self, cx: &Context<'_>) -> Probe {
         let Some(path) = cx.host.program("ufw") else { return Probe::Absent("ufw is not installed".to_owned()) };
         if !cx.host.may_administer() {
-            return Probe::Unusable(
-                Error::new(ErrorKind::NoPrivilege, "ufw's rules can't be looked at without CAP_NET_ADMIN")
-                    .hint("run edgeallow as root"),
-            );
+            return Probe::unprivileged("ufw's rules");
         }
         let look = || {
             let (settings, program) = (seen::settings(cx.host)?, seen::program(cx.host, &path)?);

@@ -106,7 +106,7 @@ impl Prefixes {
     /// The prefixes that stand here and not, letter for letter, in `other`.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
-        Self { v4: difference(&self.v4, &other.v4), v6: difference(&self.v6, &other.v6) }
+        Self { v4: missing(&self.v4, &other.v4), v6: missing(&self.v6, &other.v6) }
     }
 
     /// Both together, canonical again.
@@ -197,14 +197,15 @@ fn canonical<N: Ord + Copy>(mut nets: Vec<N>, contains: impl Fn(&N, &N) -> bool)
     nets
 }
 
-fn difference<N: Ord + Copy>(a: &[N], b: &[N]) -> Vec<N> {
+/// What stands in `a` and not in `b`; both sorted.
+pub(crate) fn missing<T: Ord + Clone>(a: &[T], b: &[T]) -> Vec<T> {
     let mut rest = b.iter().peekable();
     a.iter()
         .filter(|x| {
             while rest.next_if(|y| y < x).is_some() {}
             rest.peek() != Some(x)
         })
-        .copied()
+        .cloned()
         .collect()
 }
 

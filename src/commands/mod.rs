@@ -77,7 +77,7 @@ pub fn refuse(refused: &Refused) -> ExitCode {
     let Refused { command, error } = refused;
     let wrote = match command {
         // The same shape as any other report of this command.
-        Some(command @ ("sync" | "status" | "doctor" | "remove")) => json(&Report::failed(command, error)),
+        Some(command @ ("sync" | "status" | "verify" | "doctor" | "remove")) => json(&Report::failed(command, error)),
         _ => json(&bare(*command, error)),
     };
     // There is nobody left to tell if this fails.

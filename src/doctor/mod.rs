@@ -12,8 +12,13 @@
 //! A stopped server makes every request fail, every handshake, and every log stay empty. So each room judges only what is
 //! its own: it asks the [`Context`] whether something before it explains what it sees, and says `skipped` then.
 
+mod beyond;
 mod conclude;
+mod directives;
+mod dns;
 mod firewall;
+mod online;
+pub mod site;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -61,7 +66,7 @@ impl Mode {
 /// What is asked.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
-    /// The site's names.
+    /// The site's names, as the DNS and TLS take them ([`site::Site`]).
     pub hosts: Vec<String>,
     /// The zone's mode.
     pub mode: Mode,
@@ -120,7 +125,7 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 1] = [firewall::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 4] = [online::look, firewall::look, dns::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.
@@ -146,6 +151,7 @@ impl Session<'_> {
         let cx = self.gather(ask, report)?;
         let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
         findings.sort_by_key(|f| f.room);
+        online::give_way(&mut findings);
         Ok(DoctorReport {
             conclusion: conclude::conclude(&findings),
             mode: ask.mode.as_str(),

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use std::{
 use super::*;
 use crate::{
     backends::{Auto, Backend, Meta, Probe},
-    host::{FileSeen, Guard, Judge, Look, Output},
+    host::{Address, FileSeen, Guard, Judge, Link, Look, Output},
     plan::{Desired, LockOn, Protocol, Remove, Run, Write},
 };
 
@@ -32,6 +33,8 @@ pub(in crate::engine) struct Toy {
     test_fails_from: Cell<Option<u32>>,
     /// What somebody else puts there before the lock is given.
     meanwhile: RefCell<Option<Vec<u8>>>,
+    /// Whether its routes can't be read.
+    pub hides_routes: Cell<bool>,
 }
 
 impl Look for Toy {
@@ -52,6 +55,16 @@ impl Look for Toy {
     }
     fn may_administer(&self) -> bool {
         true
+    }
+    fn links(&self) -> Result<Vec<Link>> {
+        let address = Address { ip: [192, 0, 2, 1].into(), prefix: 24, global: true };
+        Ok(vec![Link { name: "eth0".into(), addresses: vec![address], programs: vec![] }])
+    }
+    fn route(&self, _: Option<IpAddr>, _: IpAddr) -> Result<Option<String>> {
+        Ok(Some("eth0".into()))
+    }
+    fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {
+        if self.hides_routes.get() { Err(Error::new(ErrorKind::RaceLost, "they change")) } else { Ok(vec![]) }
     }
 }
 

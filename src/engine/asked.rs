@@ -14,7 +14,7 @@ use crate::{
     allowlist::Family,
     plan::{Desired, Protocol},
     reach::{
-        Effect, Facts, Judged, Judgement, Leg, Obstacle, Picture, Place, Probe, Sources, Step, model::Language, owner,
+        Effect, Facts, Judged, Judgement, Leg, Picture, Place, Probe, Sources, Step, model::Language, owner,
         sources as numbers, walk,
     },
     report::{CaughtReport, CulpritReport, PartReport, PlaceReport, QuestionReport, ReachVerdict, StepReport},
@@ -55,11 +55,7 @@ impl Asked {
     }
 
     pub(super) fn judge(&self, picture: &Picture, facts: &Facts, probe: &Probe) -> Vec<Judged> {
-        let judged = walk::judge(picture, facts, probe, &self.of(probe.family()).1);
-        judged
-            .into_iter()
-            .map(|j| Judged { sources: j.sources, judgement: unless_gaps(picture, j.judgement) })
-            .collect()
+        walk::judge(picture, facts, probe, &self.of(probe.family()).1)
     }
 
     pub(super) fn question(&self, probe: &Probe, judged: &[Judged]) -> QuestionReport {
@@ -78,7 +74,7 @@ impl Asked {
         if !told.covers(all) {
             judgement = judgement.max(ReachVerdict::Unknown);
         }
-        let whole = |net: &&IpNet| accepted.covers(&Sources::new(vec![numbers::bounds(net)]));
+        let whole = |net: &&IpNet| accepted.covers(&Sources::from(*net));
         QuestionReport {
             to: probe.to.to_string(),
             port: probe.port,
@@ -175,7 +171,7 @@ impl Asked {
         let words = |nets: Vec<IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut parts = Vec::new();
         for net in &self.of(family).0 {
-            let whole = Sources::new(vec![numbers::bounds(net)]);
+            let whole = Sources::from(net);
             let part = sources.intersect(&whole);
             let pieces = words(part.prefixes(family));
             let except = words(whole.minus(&part).prefixes(family));
@@ -192,7 +188,7 @@ impl Asked {
     fn ranges(&self, family: Family, sources: &Sources) -> Vec<String> {
         let mut words = Vec::new();
         for net in &self.of(family).0 {
-            let whole = Sources::new(vec![numbers::bounds(net)]);
+            let whole = Sources::from(net);
             let part = sources.intersect(&whole);
             if part == whole {
                 words.push(net.to_string());
@@ -201,16 +197,6 @@ impl Asked {
             }
         }
         words
-    }
-}
-
-/// While something could not be read, it could refuse whatever the rest lets through.
-pub(super) fn unless_gaps(picture: &Picture, judgement: Judgement) -> Judgement {
-    match (picture.gaps.first(), judgement) {
-        (Some(gap), Judgement::Accepted | Judgement::Throttled(_)) => {
-            Judgement::Unknown(Obstacle { leg: Leg::Syn, place: None, effect: Effect::Puzzle(gap.clone()) })
-        }
-        (_, judgement) => judgement,
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     acquire::acquire,
-    asked::{Asked, Caught, place_of, step, unless_gaps, verdict},
+    asked::{Asked, Caught, place_of, step, verdict},
     picture,
     state::Loaded,
     sync::{Options, Session},
@@ -147,6 +147,7 @@ impl Session<'_> {
         let mut report = ReachReport::default();
         let probes = self.probes(want, ask, &links, &mut report)?;
         let mut picture = picture::take(self.host, &want.prefixes);
+        let facts = picture::facts(self.host, &links, &mut picture.gaps);
         if probes.is_empty() {
             picture.gaps.push("this host has no address that Cloudflare could reach: name one with --to".to_owned());
         }
@@ -154,7 +155,6 @@ impl Session<'_> {
         if !picture.gaps.is_empty() {
             report.verdict = ReachVerdict::Unknown;
         }
-        let facts = picture::facts(self.host, &links);
         let asked = Asked::new(want, ask);
         let mut found: BTreeMap<Judgement, Vec<Caught<'_>>> = BTreeMap::new();
         for probe in &probes {
@@ -194,7 +194,7 @@ impl Session<'_> {
             port: probe.port,
             protocol: probe.protocol.as_str(),
             interface: probe.interface.clone(),
-            verdict: verdict(&unless_gaps(picture, judgement)),
+            verdict: verdict(&judgement),
             steps: steps.iter().map(step).collect(),
         }
     }
@@ -241,8 +241,9 @@ impl Session<'_> {
                 let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
                 report.notes.push(format!("This host has no global {name} address, so nothing of {name} was asked"));
             }
+            let back = self.host.route(None, toward).ok().flatten();
             for (to, interface) in addresses {
-                let way_back = self.host.route(None, toward).ok().flatten().as_ref() == Some(&interface);
+                let way_back = back.as_ref() == Some(&interface);
                 for (port, protocol) in ports.iter().flat_map(|p| want.protocols.iter().map(move |t| (*p, *t))) {
                     probes.push(Probe { to, port, protocol, interface: interface.clone(), way_back });
                 }
@@ -316,7 +317,36 @@ fn throttled(reach: &ReachReport) -> Warning {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::{
+        config::Config,
+        engine::{apply::tests::Toy, state::Store},
+    };
+
+    #[test]
+    fn while_the_routes_cannot_be_read_nothing_counts_as_accepted() {
+        let (config, toy, folder) = (Config::default(), Toy::default(), tempfile::tempdir().unwrap());
+        let session = Session {
+            config: &config,
+            host: &toy,
+            backends: &[],
+            store: Store::new(folder.path()),
+            now: Timestamp::UNIX_EPOCH,
+            offline: true,
+            lock_timeout: std::time::Duration::ZERO,
+            progress: &|_| (),
+        };
+        let want = session.desired(&["173.245.48.0/20".parse().unwrap()].into_iter().collect());
+        let reach = || session.reach(&want, &Ask::default(), &BTreeSet::new()).unwrap();
+        let before = reach();
+        assert_eq!((before.verdict, before.questions[0].accepted), (ReachVerdict::Accepted, 1), "{:?}", before.gaps);
+        toy.hides_routes.set(true);
+        let after = reach();
+        assert_eq!((after.verdict, after.questions[0].accepted), (ReachVerdict::Unknown, 0));
+        assert!(after.gaps[0].contains("routes"), "{:?}", after.gaps);
+    }
 
     #[test]
     fn no_packet_goes_from_one_family_to_the_other() {

@@ -3,16 +3,16 @@
 //! Belongs here: how such a program is started and ended, whatever it does. Does not: which one, and when
 //! ([`crate::observe`]).
 
-use std::{cell::RefCell, time::Duration};
+use std::{cell::RefCell, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    process::{Child, Command},
+    process::Child,
     time::timeout,
 };
 
-use super::spawn::{FOLDERS, find};
+use super::spawn::{FOLDERS, bare, begin, find};
 use crate::error::{Error, ErrorKind, Result, io_reason};
 
 /// How much of what it prints is kept of either stream; the rest is read and forgotten.
@@ -69,27 +69,15 @@ pub fn run_hook(argv: &[String], env: &[(&str, String)], input: &[u8], limit: Du
     })
 }
 
-#[allow(clippy::disallowed_methods)] // one of two places
 fn start(argv: &[String], env: &[(&str, String)]) -> Result<Child> {
     let name = argv.first().map_or("", String::as_str);
     let program = find(name).ok_or_else(|| {
         let place = if name.contains('/') { String::new() } else { format!(" in {}", FOLDERS.join(":")) };
         Error::new(ErrorKind::Program, format!("there is no program {name}{place} that could be run"))
     })?;
-    Command::new(&program)
-        .args(&argv[1..])
-        .env_clear()
-        .env("PATH", FOLDERS.join(":"))
-        .env("LC_ALL", "C.UTF-8")
-        .envs(env.iter().map(|(name, value)| (name, value)))
-        .current_dir("/")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| Error::new(ErrorKind::Program, format!("cannot start {}: {}", program.display(), io_reason(&e))))
+    let mut command = bare(&program, argv[1..].iter().map(String::as_str), "C.UTF-8");
+    command.envs(env.iter().map(|(name, value)| (name, value))).stdin(Stdio::piped()).process_group(0);
+    begin(&mut command)
 }
 
 /// Feeds it and listens until it has ended.

@@ -12,8 +12,10 @@ pub fn is_look_only(argv: &[&str]) -> bool {
         "fail2ban-client" => matches!(args, ["-d" | "--version"]),
         // The first makes the folders in /run that Apache has made at its own first start, nothing else.
         "apachectl" | "apache2ctl" | "httpd" => {
-            matches!(args, ["-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"] | ["-L" | "-v"])
+            matches!(args, ["-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"] | ["-L" | "-v" | "-t"])
         }
+        // Makes the log files, the folders for temporary files and the empty pid file that its own next start makes.
+        "nginx" => args == ["-t"],
         // Prints rules; -f writes a file, -M loads a module. Legacy with -t creates the table by looking.
         "iptables-save" | "ip6tables-save" | "iptables-nft-save" | "ip6tables-nft-save" => {
             args.is_empty() || args == ["-t", "filter"]
@@ -87,6 +89,7 @@ mod tests {
     #[test]
     fn looking_is_allowed_and_nothing_else() {
         assert!(is_look_only(&["/usr/sbin/iptables-nft-save", "-t", "filter"]));
+        assert!(is_look_only(&["nginx", "-t"]) && is_look_only(&["apachectl", "-t"]));
         assert!(is_look_only(&["ipset", "save", "edgeallow4"]));
         assert!(is_look_only(&["iptables", "--version"]));
         assert!(is_look_only(&["nft", "-j", "list", "set", "inet", "crowdsec", "crowdsec-blacklists"]));
@@ -104,6 +107,9 @@ mod tests {
             &["nft", "-j", "list", "set", "inet", "t"],
             &["nft", "-f", "list", "ruleset"],
             &["sh", "-c", "true"],
+            &["nginx"],
+            &["nginx", "-t", "-g", "daemon off;"],
+            &["apachectl", "graceful"],
             &["firewall-cmd"],
             &["firewall-cmd", "--reload"],
             &["firewall-cmd", "--ipset=edgeallow4", "--add-entry=10.0.0.0/8"],

@@ -70,25 +70,39 @@ pub(super) fn run(
     })
 }
 
+/// A program with nothing of this process's own: no environment but `PATH` and a locale, no folder, its output piped. It
+/// is killed when it is forgotten.
 #[allow(clippy::disallowed_methods)] // this is the one place
+pub(super) fn bare<'w>(program: &Path, args: impl IntoIterator<Item = &'w str>, locale: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", FOLDERS.join(":"))
+        .env("LC_ALL", locale)
+        .current_dir("/")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Starts it.
+pub(super) fn begin(command: &mut Command) -> Result<Child> {
+    command.spawn().map_err(|e| {
+        let program = Path::new(command.as_std().get_program());
+        Error::new(ErrorKind::Program, format!("cannot start {}: {}", program.display(), io_reason(&e)))
+    })
+}
+
 fn start(argv: &[&str], fed: bool) -> Result<Child> {
     let name = argv[0];
     let program = find(name).ok_or_else(|| {
         Error::new(ErrorKind::Program, format!("there is no program {name} in {}", FOLDERS.join(":")))
             .hint(format!("install the package that brings {name}"))
     })?;
-    Command::new(&program)
-        .args(&argv[1..])
-        .env_clear()
-        .env("PATH", FOLDERS.join(":"))
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(if fed { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| Error::new(ErrorKind::Program, format!("cannot start {}: {}", program.display(), io_reason(&e))))
+    let stdin = if fed { Stdio::piped() } else { Stdio::null() };
+    begin(bare(&program, argv[1..].iter().copied(), "C").stdin(stdin))
 }
 
 async fn finish(name: &str, mut child: Child, stdin: Option<&[u8]>, limit: Duration) -> Result<Output> {

@@ -20,6 +20,20 @@ pub enum TableFamily {
 }
 
 impl TableFamily {
+    /// Frames on an interface, before anything knows what is in them (`NFPROTO_NETDEV`).
+    pub const NETDEV: Self = Self::Other(5);
+    /// Address resolution of IPv4 (`NFPROTO_ARP`).
+    pub const ARP: Self = Self::Other(3);
+
+    /// The family of iptables' tables for an address family.
+    #[must_use]
+    pub const fn of(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::Ip,
+            Family::V6 => Self::Ip6,
+        }
+    }
+
     /// From the number in netlink messages.
     #[must_use]
     pub const fn from_number(number: u8) -> Self {

@@ -6,7 +6,10 @@
 //! Belongs here: client sockets to origins, edges and resolvers. Does not: what an answer means ([`crate::doctor`]); where
 //! lists come from ([`crate::source`]).
 
+pub mod dns;
+pub mod http;
 pub mod tcp;
+pub mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
 

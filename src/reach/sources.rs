@@ -169,6 +169,12 @@ pub fn bounds(net: &IpNet) -> (u128, u128) {
     (number(net.network()), number(net.broadcast()))
 }
 
+impl From<&IpNet> for Sources {
+    fn from(net: &IpNet) -> Self {
+        Self::new(vec![bounds(net)])
+    }
+}
+
 impl<'a> FromIterator<&'a IpNet> for Sources {
     fn from_iter<I: IntoIterator<Item = &'a IpNet>>(nets: I) -> Self {
         Self::new(nets.into_iter().map(bounds).collect())

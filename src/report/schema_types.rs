@@ -68,7 +68,11 @@ impl Report {
     /// A run that ended before it began.
     #[must_use]
     pub fn failed(command: &'static str, e: &Error) -> Self {
-        Self { error: Some(e.into()), exit: e.kind.exit(), ..Self::blank(command, command == "status") }
+        Self {
+            error: Some(e.into()),
+            exit: e.kind.exit(),
+            ..Self::blank(command, matches!(command, "status" | "verify" | "doctor"))
+        }
     }
 }
 

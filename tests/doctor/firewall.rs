@@ -1,12 +1,13 @@
 //! Packet filters that turn Cloudflare away.
 
-use super::{doctor, expect_cause, expect_healthy};
+use super::{doctor, expect_cause, expect_healthy, site::site};
 use crate::lab::Lab;
 
 #[test]
 fn a_dropping_and_a_rejecting_rule_are_the_cause() {
     for (statement, error) in [("drop", 522), ("reject", 521)] {
-        let lab = Lab::new();
+        let lab = Lab::without_listeners();
+        site(&lab);
         let rules = format!(
             "table inet site {{ chain input {{ type filter hook input priority 0; tcp dport {{ 80, 443 }} {statement}; }}; }}"
         );
@@ -21,5 +22,7 @@ fn a_dropping_and_a_rejecting_rule_are_the_cause() {
 
 #[test]
 fn a_host_that_lets_everybody_in_is_healthy() {
-    expect_healthy(&doctor(&Lab::new(), &[]));
+    let lab = Lab::without_listeners();
+    site(&lab);
+    expect_healthy(&doctor(&lab, &[]));
 }

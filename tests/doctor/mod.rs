@@ -2,7 +2,11 @@
 //!
 //! Belongs here: one file a room. Does not: what `verify` knows of rules (`tests/reach`).
 
+mod beyond;
+mod dns;
 mod firewall;
+mod online;
+mod site;
 
 use serde_json::Value;
 

@@ -7,8 +7,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use super::Lab;
 
-/// The programs that edgeallow knows such a tool by.
-const HIDDEN: [&str; 4] = ["fail2ban-client", "apachectl", "apache2ctl", "httpd"];
+/// The programs that edgeallow knows such a tool or a web server by.
+const HIDDEN: [&str; 5] = ["fail2ban-client", "apachectl", "apache2ctl", "httpd", "nginx"];
 
 impl Lab {
     pub(super) fn hide_tools(&self) {

@@ -164,10 +164,10 @@ impl<'a> Host<'a> {
     pub fn picture(&self) -> (Picture, Facts) {
         self.lab.inside(|| {
             let links = Machine::new().links().expect("the interfaces");
-            {
-                let host = Inside(Machine::new());
-                (picture::take(&host, &Prefixes::default()), picture::facts(&host, &links))
-            }
+            let host = Inside(Machine::new());
+            let mut picture = picture::take(&host, &Prefixes::default());
+            let facts = picture::facts(&host, &links, &mut picture.gaps);
+            (picture, facts)
         })
     }
 

@@ -96,8 +96,8 @@ fn family(word: &str) -> Option<TableFamily> {
         "inet" => TableFamily::Inet,
         "ip" => TableFamily::Ip,
         "ip6" => TableFamily::Ip6,
-        "arp" => TableFamily::Other(3),
-        "netdev" => TableFamily::Other(5),
+        "arp" => TableFamily::ARP,
+        "netdev" => TableFamily::NETDEV,
         "bridge" => TableFamily::Other(7),
         _ => return None,
     })

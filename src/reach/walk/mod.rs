@@ -1,25 +1,28 @@
 //! Follows the packets of a handshake through a picture: the request in, the answer out, what comes next.
 //!
 //! Belongs here: the order of hooks and base chains, and where a packet turns off. Does not: rules (`rules`), tests
-//! (`test`), the sums at the end (`class`).
+//! (`test`), sets (`sets`), the sums at the end (`class`).
 
 mod class;
 mod nat;
 mod rules;
+mod sets;
 mod test;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 
+use ipnet::IpNet;
+
 use class::{Class, Doubt, Ended, Known, State, merge, weigh};
 use rules::At;
-use test::{NAT_DST, NAT_SRC, Spot};
+use test::{NAT_DST, NAT_SRC, Spot, fits};
 
 use super::{
     model::{Base, Chain, ChainKind, Field, Hook, Part, Picture, Table},
     packet::{Facts, Probe},
-    sources::{Sources, bounds},
+    sources::Sources,
     verdict::{Effect, Judged, Judgement, Leg, Obstacle, Step},
 };
 use crate::nft::TableFamily;
@@ -28,42 +31,50 @@ use crate::nft::TableFamily;
 const EXCHANGES: usize = 4;
 /// How many rules times classes are looked at before a rule set counts as too intricate.
 const BUDGET: u64 = 50_000_000;
-/// `NFPROTO_NETDEV`.
-const NETDEV: TableFamily = TableFamily::Other(5);
 
 /// Whether connections from these sources get through. Every source is in exactly one of the answers; none is empty.
 #[must_use]
 pub fn judge(picture: &Picture, facts: &Facts, probe: &Probe, sources: &Sources) -> Vec<Judged> {
-    let mut walk = Walk::new(picture, facts, probe, None);
-    let mut passed = walk.connection(sources);
-    // What packets leave in sets is there when the next ones come, wherever on the way it is asked for.
-    for _ in 0..EXCHANGES {
-        if walk.fed.is_empty() {
-            break;
-        }
-        let fed = std::mem::take(&mut walk.fed);
-        walk = Walk { fed: fed.clone(), ..Walk::new(picture, facts, probe, None) };
-        passed = walk.connection(sources);
-        if walk.fed == fed {
-            break;
-        }
-    }
-    let judged = weigh(&passed, &walk.ended, &walk.obstacles);
-    match blind_spot(picture, facts, probe) {
-        None => judged,
-        Some(what) => judged.into_iter().map(|j| doubted(j, &what)).collect(),
-    }
+    follow(picture, facts, probe, sources, false).1
 }
 
 /// The way of one source, rule by rule, and how it ends.
 #[must_use]
 pub fn trace(picture: &Picture, facts: &Facts, probe: &Probe, source: u128) -> (Vec<Step>, Judgement) {
-    let mut walk = Walk::new(picture, facts, probe, Some(Vec::new()));
-    walk.connection(&Sources::one(source));
-    let steps = walk.steps.unwrap_or_default();
-    let judged = judge(picture, facts, probe, &Sources::one(source));
+    let (steps, judged) = follow(picture, facts, probe, &Sources::one(source), true);
     // One source has one judgement.
-    (steps, judged.into_iter().next().map_or(Judgement::Accepted, |j| j.judgement))
+    let lost = || unknown("a way that leads nowhere");
+    (steps, judged.into_iter().next().map_or_else(lost, |j| j.judgement))
+}
+
+/// Where they go, with the steps if they are wanted, and how they fare.
+fn follow(
+    picture: &Picture,
+    facts: &Facts,
+    probe: &Probe,
+    sources: &Sources,
+    traced: bool,
+) -> (Vec<Step>, Vec<Judged>) {
+    let start = || Walk::new(picture, facts, probe, traced.then(Vec::new));
+    let mut walk = start();
+    let mut passed = walk.connection(sources);
+    // What packets leave in sets is there when the next ones come, wherever on the way it is asked for.
+    let mut settled = walk.fed.is_empty();
+    for _ in 0..EXCHANGES {
+        if settled {
+            break;
+        }
+        let fed = std::mem::take(&mut walk.fed);
+        walk = Walk { fed: fed.clone(), ..start() };
+        passed = walk.connection(sources);
+        settled = walk.fed == fed;
+    }
+    let mut judged = weigh(&passed, &walk.ended, &walk.obstacles);
+    let unsettled = || (!settled).then(|| "sets that rules fill one from the other, too many in a row".to_owned());
+    if let Some(what) = blind_spot(picture, facts, probe).or_else(unsettled) {
+        judged = judged.into_iter().map(|j| doubted(j, &what)).collect();
+    }
+    (walk.steps.unwrap_or_default(), judged)
 }
 
 /// What no rule shows: gaps in the picture, programs on the interface.
@@ -74,11 +85,15 @@ fn blind_spot(picture: &Picture, facts: &Facts, probe: &Probe) -> Option<String>
 
 /// Something that can't be looked into may refuse what all rules accept; it can't accept what a rule refuses.
 fn doubted(judged: Judged, what: &str) -> Judged {
-    let unknown = Obstacle { leg: Leg::Syn, place: None, effect: Effect::Puzzle(what.to_owned()) };
     match judged.judgement {
-        Judgement::Accepted | Judgement::Throttled(_) => Judged { judgement: Judgement::Unknown(unknown), ..judged },
+        Judgement::Accepted | Judgement::Throttled(_) => Judged { judgement: unknown(what), ..judged },
         _ => judged,
     }
+}
+
+/// What can't be told for a reason that is no rule.
+fn unknown(what: &str) -> Judgement {
+    Judgement::Unknown(Obstacle { leg: Leg::Syn, place: None, effect: Effect::Puzzle(what.to_owned()) })
 }
 
 /// One evaluation.
@@ -178,8 +193,8 @@ impl<'a> Walk<'a> {
     fn answer(&mut self, leg: Leg, classes: Vec<Class>) -> Vec<Class> {
         let wire = Some(self.probe.interface.as_str());
         let mut through = Vec::new();
+        let classes = self.without_dead_ends(leg, classes);
         for (next_hop, classes) in self.routed(classes) {
-            let classes = self.without_dead_ends(leg, classes);
             let (iif, classes) = match next_hop {
                 NextHop::Nowhere(why) => {
                     self.astray(leg, classes, why);
@@ -206,12 +221,11 @@ impl<'a> Walk<'a> {
 
     /// Takes out those whose answers meet a route that leads nowhere (`ip route add unreachable …`).
     fn without_dead_ends(&mut self, leg: Leg, classes: Vec<Class>) -> Vec<Class> {
+        let (facts, probe) = (self.facts, self.probe);
+        let of_family = |net: &IpNet| net.addr().is_ipv4() == probe.to.is_ipv4();
         let mut classes = classes;
-        for (net, words) in &self.facts.dead_ends {
-            let dead = Sources::new(vec![bounds(net)]);
-            if net.addr().is_ipv4() != self.probe.to.is_ipv4() {
-                continue;
-            }
+        for (net, words) in facts.dead_ends.iter().filter(|(net, _)| of_family(net)) {
+            let dead = Sources::from(net);
             let met: Vec<Class> = classes.iter().map(|c| c.with(c.sources.intersect(&dead))).collect();
             if met.iter().any(|c| !c.sources.is_empty()) {
                 classes = classes.iter().map(|c| c.with(c.sources.minus(&dead))).collect();
@@ -328,11 +342,11 @@ fn seats<'a>(picture: &'a Picture, probe: &Probe, hook: Hook, device: Name<'_>) 
     // Of two at the same priority the one that was registered later comes first (nf_hook_entries_grow): seen with nft 1.0.6
     // on Linux 6.18. Tables are printed in the order in which they were made.
     for table in picture.tables.iter().rev().filter(|t| !t.dormant) {
-        if !(table.family.carries(probe.family()) || by_device && table.family == NETDEV) {
+        if !(table.family.carries(probe.family()) || by_device && table.family == TableFamily::NETDEV) {
             continue;
         }
         for (name, (base, chain)) in table.base_chains() {
-            let here = !by_device || device.is_none_or(|d| base.devices.iter().any(|p| on_device(p, d)));
+            let here = !by_device || device.is_none_or(|d| base.devices.iter().any(|p| fits(p, d)));
             if base.hook != hook || !here {
                 continue;
             }
@@ -349,8 +363,4 @@ fn seats<'a>(picture: &'a Picture, probe: &Probe, hook: Hook, device: Name<'_>) 
     // The sort is stable. Chains of netdev and inet tables on one device are in one list.
     seats.sort_by_key(|s| (s.priority, s.base.priority));
     seats
-}
-
-fn on_device(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
 }

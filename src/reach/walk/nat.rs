@@ -8,7 +8,7 @@ use super::{
     Walk,
     class::{Class, State},
     rules::{At, Behind},
-    test::elements,
+    sets::elements,
 };
 use crate::{
     allowlist::Family,
@@ -32,11 +32,14 @@ impl<'a> Walk<'a> {
         match address {
             Operand::None => choices.push((None, None, class)),
             Operand::Is((address, port)) => choices.push((Some(*address), *port, class)),
-            Operand::Puzzle(why) => return self.lost(at, rule, class, format!("a destination that {why} chooses")),
+            Operand::Puzzle(why) => {
+                return self.lost(at, Some(rule), class, format!("a destination that {why} chooses"));
+            }
             Operand::Map { key, map } => {
+                let class = self.unless_fed(at, rule, map, class);
                 let of_kind = |set: &'a Set| if let Set::Addresses(e) = set { Some(e) } else { None };
                 match elements(map, at.table, &self.picture.ipsets, of_kind) {
-                    Err(why) => return self.lost(at, rule, class, why),
+                    Err(why) => return self.lost(at, Some(rule), class, why),
                     Ok(elements) => {
                         let (hits, rest) = self.look_up(at, rule, key, elements, class);
                         behind.next.extend(rest);
@@ -49,11 +52,12 @@ impl<'a> Walk<'a> {
             match port {
                 Operand::None => self.translate(at, rule, (address, given), to_this_host, class),
                 Operand::Is(port) => self.translate(at, rule, (address, Some(*port)), to_this_host, class),
-                Operand::Puzzle(why) => self.lost(at, rule, class, format!("a port that {why} chooses")),
+                Operand::Puzzle(why) => self.lost(at, Some(rule), class, format!("a port that {why} chooses")),
                 Operand::Map { key, map } => {
+                    let class = self.unless_fed(at, rule, map, class);
                     let of_kind = |set: &'a Set| if let Set::Ports(e) = set { Some(e) } else { None };
                     match elements(map, at.table, &self.picture.ipsets, of_kind) {
-                        Err(why) => self.lost(at, rule, class, why),
+                        Err(why) => self.lost(at, Some(rule), class, why),
                         Ok(elements) => {
                             let (hits, rest) = self.look_up(at, rule, key, elements, class);
                             behind.next.extend(rest);

@@ -6,15 +6,13 @@ use std::borrow::Cow;
 
 use super::{
     Walk,
-    class::{Class, Doubt, Ended, Known, Why, merge},
+    class::{Class, Ended, Known, State, Why, merge},
     nat::Destination,
-    test::{Split, Spot, elements, named},
+    sets::elements,
+    test::{Split, Spot, named},
 };
 use crate::reach::{
-    model::{
-        Among, Chain, ChainKind, Element, Elements, Field, Key, MarkValue, Operand, Part, Rule, Set, SetMark, Table,
-        Verdict,
-    },
+    model::{Among, Chain, ChainKind, Field, Key, MarkValue, Operand, Part, Rule, Set, SetMark, Table, Verdict},
     sources::Sources,
     verdict::{Effect, Obstacle, Place, Step},
 };
@@ -52,8 +50,7 @@ impl<'a> Walk<'a> {
             let verdict = if drops { "policy drop" } else { "policy accept" };
             self.told(at, None, verdict, true);
             if drops {
-                let by = self.obstacle(at, None, Effect::Drop);
-                self.ended.push(Ended { sources: class.sources, doubt: class.doubt, by, refused: true });
+                self.ends(at, None, class, Effect::Drop);
             } else {
                 passed.push(class);
             }
@@ -115,32 +112,7 @@ impl<'a> Walk<'a> {
             let mut on = Vec::with_capacity(live.len());
             for class in live {
                 match part {
-                    Part::Test(test) => {
-                        if at.spot.lacks(&test.key, &class.state) {
-                            self.failed(at, rule, &test.key);
-                            behind.next.push(class);
-                            continue;
-                        }
-                        let mut split = match self.keys(at, &test.among) {
-                            Ok(elements) => at.spot.among(&class, &test.key, elements),
-                            Err(why) => Split::puzzle(&class.sources, why),
-                        };
-                        if let Some((name, fed)) = self.fed_into(at, &test.among) {
-                            let open = class.sources.intersect(fed);
-                            if !open.is_empty() {
-                                split.why.get_or_insert_with(|| changing(name));
-                                split.yes = split.yes.minus(&open);
-                                split.maybe = split.maybe.union(&open);
-                            }
-                        }
-                        if test.negated {
-                            split.yes = class.sources.minus(&split.yes).minus(&split.maybe);
-                        }
-                        if split.yes.is_empty() && split.maybe.is_empty() {
-                            self.failed(at, rule, &test.key);
-                        }
-                        self.divide(at, rule, class, split, &mut on, &mut behind.next);
-                    }
+                    Part::Test(test) => self.test(at, rule, test, class, &mut on, &mut behind.next),
                     Part::Rate(words) => {
                         let why = Why::Rate(self.obstacle(
                             at,
@@ -171,13 +143,10 @@ impl<'a> Walk<'a> {
                         decided = true;
                         self.told(at, Some(rule), "source NAT", true);
                         let snat = at.kind == ChainKind::Nat || class.state.snat;
-                        self.accepted.push(Class { state: super::class::State { snat, ..class.state }, ..class });
+                        self.accepted.push(Class { state: State { snat, ..class.state }, ..class });
                     }
                     Part::Feed(set) => {
-                        if let Some(key) = fed_key(at, set) {
-                            let fed = self.fed.entry(key).or_default();
-                            *fed = fed.union(&class.sources);
-                        }
+                        self.feed(at, set, &class.sources);
                         on.push(class);
                     }
                     Part::Notrack => {
@@ -188,7 +157,7 @@ impl<'a> Walk<'a> {
                             self.verdict(at, rule, &Verdict::Drop, class, &mut behind);
                             continue;
                         }
-                        on.push(Class { state: super::class::State { untracked, ..class.state }, ..class });
+                        on.push(Class { state: State { untracked, ..class.state }, ..class });
                     }
                 }
             }
@@ -204,8 +173,8 @@ impl<'a> Walk<'a> {
         behind
     }
 
-    /// Divides a class at a test.
-    fn divide(
+    /// Sends the parts of a class where its split says.
+    pub(super) fn divide(
         &mut self,
         at: At<'a>,
         rule: &'a Rule,
@@ -240,7 +209,14 @@ impl<'a> Walk<'a> {
         next.push(both);
     }
 
-    fn verdict(&mut self, at: At<'a>, rule: &'a Rule, verdict: &'a Verdict, class: Class, behind: &mut Behind) {
+    pub(super) fn verdict(
+        &mut self,
+        at: At<'a>,
+        rule: &'a Rule,
+        verdict: &'a Verdict,
+        class: Class,
+        behind: &mut Behind,
+    ) {
         let words = match verdict {
             Verdict::Accept => Cow::Borrowed("accept"),
             Verdict::Drop => Cow::Borrowed("drop"),
@@ -252,21 +228,17 @@ impl<'a> Walk<'a> {
             Verdict::Elsewhere(what) => Cow::Owned(format!("goes where this can't be followed: {what}")),
         };
         self.told(at, Some(rule), &words, true);
-        let end = |walk: &mut Self, effect: Effect, refused: bool| {
-            let by = walk.obstacle(at, Some(rule), effect);
-            walk.ended.push(Ended { sources: class.sources.clone(), doubt: class.doubt, by, refused });
-        };
         match verdict {
             Verdict::Accept => self.accepted.push(class),
-            Verdict::Drop => end(self, Effect::Drop, true),
-            Verdict::Reject(with) => end(self, Effect::Reject(with.clone()), true),
-            Verdict::Elsewhere(what) => end(self, Effect::Puzzle(what.clone()), false),
+            Verdict::Drop => self.ends(at, Some(rule), class, Effect::Drop),
+            Verdict::Reject(with) => self.ends(at, Some(rule), class, Effect::Reject(with.clone())),
+            Verdict::Elsewhere(what) => self.lost(at, Some(rule), class, what.clone()),
             Verdict::Return => behind.returned.push(class),
             Verdict::Continue => behind.next.push(class),
             Verdict::Jump(to) | Verdict::Goto(to) => {
                 let Some((name, chain)) = at.table.chains.get_key_value(to.as_str()).filter(|_| at.depth < DEEPEST)
                 else {
-                    return end(self, Effect::Puzzle(format!("chain {to}, which could not be read")), false);
+                    return self.lost(at, Some(rule), class, format!("chain {to}, which could not be read"));
                 };
                 let deeper = At { chain: name, depth: at.depth + 1, ..at };
                 let back = self.chain(deeper, chain, vec![class]);
@@ -276,78 +248,6 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-    }
-
-    fn verdict_map(
-        &mut self,
-        at: At<'a>,
-        rule: &'a Rule,
-        key: &[Key],
-        map: &'a Among<Verdict>,
-        class: Class,
-        behind: &mut Behind,
-    ) {
-        let mut class = class;
-        if let Some((name, fed)) = self.fed_into(at, map) {
-            let (open, why) = (class.with(class.sources.intersect(fed)), changing(name));
-            class.sources = class.sources.minus(&open.sources);
-            if !open.sources.is_empty() {
-                self.lost(at, rule, open, why);
-            }
-        }
-        let of_kind = |set: &'a Set| if let Set::Verdicts(e) = set { Some(e) } else { None };
-        let elements = match elements(map, at.table, &self.picture.ipsets, of_kind) {
-            Ok(elements) => elements,
-            Err(why) => return self.lost(at, rule, class, why),
-        };
-        let (hits, rest) = self.look_up(at, rule, key, elements, class);
-        if hits.is_empty() {
-            self.failed(at, rule, key);
-        }
-        behind.next.extend(rest);
-        for (verdict, class) in hits {
-            self.verdict(at, rule, verdict, class, behind);
-        }
-    }
-
-    /// What a map gives to which part of a class, and what it has nothing for.
-    pub(super) fn look_up<'e, D>(
-        &mut self,
-        at: At<'a>,
-        rule: &'a Rule,
-        key: &[Key],
-        elements: &'e Elements<D>,
-        class: Class,
-    ) -> (Vec<(&'e D, Class)>, Vec<Class>) {
-        let mut hits = Vec::new();
-        if at.spot.lacks(key, &class.state) {
-            return (hits, vec![class]);
-        }
-        let (mut rest, mut missed) = (vec![class], Vec::new());
-        let mut one = |walk: &mut Self, rest: Vec<Class>, data: &'e D, split: &dyn Fn(&Class) -> Split| {
-            let mut left = Vec::new();
-            for class in rest {
-                let split = split(&class);
-                let mut on = Vec::new();
-                walk.divide(at, rule, class, split, &mut on, &mut left);
-                hits.extend(on.into_iter().filter(|c| !c.sources.is_empty()).map(|c| (data, c)));
-            }
-            merge(left)
-        };
-        match elements {
-            Elements::Numbers(_, data) => rest = one(self, rest, data, &|c| at.spot.among(c, key, elements)),
-            Elements::List(list) => {
-                for Element { key: values, data } in list {
-                    if rest.is_empty() {
-                        break;
-                    }
-                    let element = Element { key: values.clone(), data: () };
-                    rest = one(self, rest, data, &|c| at.spot.element(c, &c.sources, key, &element));
-                }
-            }
-        }
-        missed.append(&mut rest);
-        (hits, missed)
     }
 
     fn set_mark(
@@ -385,6 +285,7 @@ impl<'a> Walk<'a> {
             MarkValue::Operand(Operand::Is(value)) => on.push(marked(class, Known::Is(*value))),
             MarkValue::Operand(Operand::None | Operand::Puzzle(_)) => on.push(marked(class, Known::Unknown)),
             MarkValue::Operand(Operand::Map { key, map }) => {
+                let class = self.unless_fed(at, rule, map, class);
                 let of_kind = |set: &'a Set| if let Set::Numbers(e) = set { Some(e) } else { None };
                 match elements(map, at.table, &self.picture.ipsets, of_kind) {
                     Err(_) => on.push(marked(class, Known::Unknown)),
@@ -398,29 +299,21 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What rules have put into a set, or taken out of it, as far as it is known.
-    fn fed_into<'n, D>(&self, at: At<'a>, among: &'n Among<D>) -> Option<(&'n str, &Sources)> {
-        let (Among::Named(name) | Among::Ipset(name)) = among else { return None };
-        Some((name, self.fed.get(&fed_key(at, among)?)?))
+    /// Ends a class's way at a rule, or at the policy.
+    fn ends(&mut self, at: At<'a>, rule: Option<&Rule>, class: Class, effect: Effect) {
+        let refused = !matches!(effect, Effect::Puzzle(_));
+        let by = self.obstacle(at, rule, effect);
+        self.ended.push(Ended { sources: class.sources, doubt: class.doubt, by, refused });
     }
 
-    /// The keys of a set.
-    fn keys(&self, at: At<'a>, among: &'a Among<()>) -> Result<&'a Elements<()>, String> {
-        let of_kind = |set: &'a Set| if let Set::Plain(e) = set { Some(e) } else { None };
-        elements(among, at.table, &self.picture.ipsets, of_kind)
-    }
-
-    /// A puzzle in the middle of a rule that ends the way.
-    pub(super) fn lost(&mut self, at: At<'a>, rule: &'a Rule, class: Class, why: String) {
-        let by = self.obstacle(at, Some(rule), Effect::Puzzle(why));
-        self.ended.push(Ended { sources: class.sources, doubt: class.doubt, by, refused: false });
+    /// Ends it where it can't be followed any further.
+    pub(super) fn lost(&mut self, at: At<'a>, rule: Option<&Rule>, class: Class, why: impl Into<String>) {
+        self.ends(at, rule, class, Effect::Puzzle(why.into()));
     }
 
     /// Conntrack may take up in the middle what it was kept from before; NAT then treats it as something new.
     pub(super) fn taken_up(&mut self, at: At<'a>, class: Class) {
-        let what = "NAT of a connection whose first packets weren't tracked";
-        let by = self.obstacle(at, None, Effect::Puzzle(what.to_owned()));
-        self.ended.push(Ended { sources: class.sources, doubt: class.doubt, by, refused: false });
+        self.lost(at, None, class, "NAT of a connection whose first packets weren't tracked");
     }
 
     /// What stands in the way, remembered once.
@@ -437,7 +330,7 @@ impl<'a> Walk<'a> {
         index
     }
 
-    fn failed(&mut self, at: At<'a>, rule: &'a Rule, key: &[Key]) {
+    pub(super) fn failed(&mut self, at: At<'a>, rule: &'a Rule, key: &[Key]) {
         if self.steps.is_some() {
             let words = format!("another {}", named(key));
             self.told(at, Some(rule), &words, false);
@@ -464,24 +357,9 @@ impl<'a> Walk<'a> {
         if self.budget > 0 {
             return false;
         }
-        let by = self.obstacle(at, None, Effect::Puzzle("a rule set too intricate to be followed".to_owned()));
-        let (sources, doubt) = (class.sources.clone(), Doubt::default());
-        self.ended.push(Ended { sources, doubt, by, refused: false });
+        self.lost(at, None, class.clone(), "a rule set too intricate to be followed");
         true
     }
-}
-
-/// Which set it is: those of nftables belong to their table, ipsets to the machine.
-fn fed_key<D>(at: At<'_>, among: &Among<D>) -> Option<(usize, String)> {
-    match among {
-        Among::These(_) => None,
-        Among::Named(name) => Some((std::ptr::from_ref(at.table) as usize, name.clone())),
-        Among::Ipset(name) => Some((0, name.clone())),
-    }
-}
-
-fn changing(name: &str) -> String {
-    format!("set {name}, which rules change as packets pass")
 }
 
 /// Where a rule or a policy stands, in words that outlive the picture.
@@ -489,7 +367,7 @@ fn place(at: At<'_>, rule: Option<&Rule>) -> Place {
     let about_sets = |part: &Part| match part {
         Part::Test(test) => match &test.among {
             Among::Named(name) | Among::Ipset(name)
-                if test.key.iter().any(|k| at.spot.is_about_the_client(k.field, &super::class::State::default())) =>
+                if test.key.iter().any(|k| at.spot.is_about_the_client(k.field, &State::default())) =>
             {
                 Some(name.clone())
             }

@@ -2,13 +2,13 @@
 //!
 //! Belongs here: one test of one class. Does not: what follows from the answer (`rules`).
 
-use std::{borrow::Cow, collections::HashMap, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr};
 
 use super::class::{Class, Known, State};
 use crate::{
     allowlist::Family,
     reach::{
-        model::{Among, Element, Elements, Field, Hook, Key, Set, Table, Value},
+        model::{Element, Elements, Field, Hook, Key, Value},
         packet::{Facts, Probe},
         sources::{Sources, number},
         verdict::Leg,
@@ -451,29 +451,9 @@ fn mark(mark: Known, what: &'static str) -> Fact<'static> {
     }
 }
 
-fn fits(pattern: &str, name: &str) -> bool {
+/// Whether an interface's name is the one that is meant, or one of those: see [`Value::Name`].
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
-}
-
-/// The elements that a key is looked up in, or why they aren't known. `of_kind` picks them out of a set that has them.
-pub(super) fn elements<'a, D>(
-    among: &'a Among<D>,
-    table: &'a Table,
-    ipsets: &'a HashMap<String, Set>,
-    of_kind: impl Fn(&'a Set) -> Option<&'a Elements<D>>,
-) -> Result<&'a Elements<D>, String> {
-    let (name, set) = match among {
-        Among::These(elements) => return Ok(elements),
-        Among::Named(name) => (name, table.sets.get(name)),
-        Among::Ipset(name) => (name, ipsets.get(name)),
-    };
-    match set {
-        None => Err(format!("set {name}, which could not be read")),
-        Some(Set::Puzzle(why)) => Err(format!("set {name}: {why}")),
-        Some(set) => {
-            of_kind(set).ok_or_else(|| format!("set {name}, which holds something else than the rule looks for"))
-        }
-    }
 }
 
 /// The keys' names, for people.

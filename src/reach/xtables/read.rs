@@ -111,13 +111,13 @@ impl Reader {
         if self.saved.tables.iter().any(|t| t.name == name) {
             return Err(bad(number, &format!("table {name} comes twice")));
         }
-        let family = match self.family {
-            Family::V4 => TableFamily::Ip,
-            Family::V6 => TableFamily::Ip6,
-        };
         // A table of a later kernel: its hooks and order aren't known here.
         let untrue = !["raw", "mangle", "nat", "filter", "security"].contains(&name.as_str());
-        self.open = Some(Open { table: Table::new(family, name, self.language), uses: Vec::new(), untrue });
+        self.open = Some(Open {
+            table: Table::new(TableFamily::of(self.family), name, self.language),
+            uses: Vec::new(),
+            untrue,
+        });
         Ok(())
     }
 

@@ -7,10 +7,14 @@ use super::{
     read::Chains,
     setmatch::{self, SetTest},
     targets,
+    values::{protocol, test},
 };
 use crate::{
     allowlist::Family,
-    reach::model::{Base, Part, Rule, Verdict},
+    reach::{
+        model::{Base, Field, Part, Rule, Verdict},
+        sources::Sources,
+    },
     xtables::quote,
 };
 
@@ -134,6 +138,12 @@ impl Found {
         self.parts.push((Part::Puzzle(text), Some(test)));
     }
 
+    /// Whether packets of other protocols fail by now.
+    fn is_only(&self, protocol: u8) -> bool {
+        let only = test(Field::L4Proto, Sources::one(protocol.into()), false);
+        self.parts.iter().any(|(part, _)| *part == only)
+    }
+
     /// What can be decided stands first, so that what can't isn't asked where it doesn't matter: all must hold, in any order.
     fn sort(&mut self) {
         self.parts.sort_by_key(|(part, set)| match part {
@@ -205,6 +215,10 @@ fn module(opt: &Opt<'_>, own: &[Opt<'_>], cx: &Context<'_>, found: &mut Found, c
             _ => found.push(puzzle()),
         },
         (false, Some("set")) => setmatch::read(own, puzzle, found),
+        // The kernel takes these only behind their protocol's `-p`, so that isn't what the program wanted to print.
+        (false, Some(name @ ("tcp" | "udp"))) if !protocol(name).is_some_and(|number| found.is_only(number)) => {
+            found.push(puzzle());
+        }
         (false, Some(name)) => match matches::read(name, own, cx.family) {
             Some(parts) => found.extend(parts),
             None => found.push(puzzle()),

@@ -23,6 +23,22 @@ fn a_queue_to_a_program() {
 }
 
 #[test]
+fn legacy_tables_behind_a_proc_that_hides_the_network() {
+    let lab = Lab::new();
+    lab.run("iptables-legacy -A INPUT -p tcp --dport 443 -j DROP".split(' '));
+    // As systemd's ProcSubset=pid does.
+    lab.run("mount -t proc -o subset=pid proc /proc".split(' '));
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
+    let report = super::verify(&lab, 7, &[]);
+    assert_eq!(report["reach"]["verdict"], "unknown", "{report:#}");
+    let gaps = report["reach"]["gaps"].as_array().expect("gaps");
+    assert!(
+        gaps.iter().any(|g| g.as_str().is_some_and(|g| g.starts_with("legacy iptables can't be read"))),
+        "{gaps:?}"
+    );
+}
+
+#[test]
 fn a_tc_filter_that_drops() {
     Host {
         setup: &|lab| {

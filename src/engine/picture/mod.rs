@@ -4,12 +4,16 @@
 //! asked about, what doesn't wait for each other runs at once, and what a backend has asked already isn't asked again.
 //! Sets of ours that are big come from memory; the kernel takes minutes to tell a million elements.
 //!
-//! Belongs here: what is asked, and what is missing. Does not: the languages of the answers ([`crate::reach`]).
+//! Belongs here: what is asked, and what is missing; whether the answers can be believed (`compare`), ipsets (`ipsets`),
+//! and the host apart from its packet filters (`facts`). Does not: the languages of the answers ([`crate::reach`]).
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+mod compare;
+mod facts;
+mod ipsets;
+
+use std::{collections::BTreeSet, time::Duration};
+
+pub use facts::facts;
 
 use crate::{
     allowlist::{Family, Prefixes},
@@ -21,9 +25,9 @@ use crate::{
     host::{Look, Output},
     nft::{self, Ruleset, SetId, TableFamily, TableId},
     reach::{
-        self, Facts, Interface, Picture, Place, Sources,
-        model::{Chain, Elements, Hook, Language, Set, Table},
-        xtables::{Ipsets, Saved},
+        self, Picture, Place, Sources,
+        model::{Elements, Hook, Language, Set, Table},
+        xtables::Saved,
     },
 };
 
@@ -39,10 +43,6 @@ const SAMPLE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Prints the rules as nft writes them, with their numbers.
 const LISTING: [&str; 5] = ["nft", "-a", "-t", "list", "ruleset"];
-/// `NFPROTO_NETDEV` of linux/netfilter.h.
-const NETDEV: TableFamily = TableFamily::Other(5);
-/// `NFPROTO_ARP`.
-const ARP: TableFamily = TableFamily::Other(3);
 /// `NFT_SET_ANONYMOUS`, `NFT_SET_MAP` of linux/netfilter/nf_tables.h.
 const SET_ANONYMOUS: u32 = 0x1;
 const SET_MAP: u32 = 0x8;
@@ -76,27 +76,6 @@ pub fn take(host: &dyn Look, ours: &Prefixes) -> Picture {
 
 fn gap(words: &str) -> Picture {
     Picture { gaps: vec![words.to_owned()], ..Picture::default() }
-}
-
-/// The interfaces, as far as a packet's way depends on them.
-///
-/// # Errors
-/// `netlink`.
-pub fn facts(host: &dyn Look, links: &[crate::host::Link]) -> Facts {
-    let interface = |link: &crate::host::Link| Interface {
-        name: link.name.clone(),
-        addresses: link.addresses.iter().map(|a| (a.ip, a.prefix)).collect(),
-        programs: link.programs.clone(),
-    };
-    let on = |path: &str| {
-        host.file(std::path::Path::new(path))
-            .ok()
-            .flatten()
-            .is_some_and(|f| f.content.first().is_some_and(|c| *c != b'0'))
-    };
-    let forwards = (on("/proc/sys/net/ipv4/ip_forward"), on("/proc/sys/net/ipv6/conf/all/forwarding"));
-    let dead_ends = host.dead_ends().unwrap_or_default();
-    Facts { interfaces: links.iter().map(interface).collect(), forwards, dead_ends }
 }
 
 /// Looks up how nft prints the rules at these places.
@@ -186,49 +165,6 @@ impl<'a> Taking<'a> {
         self.compare();
     }
 
-    /// What the programs show has to be what the kernel says there is: of nf_tables the same chains on the same hooks, with as
-    /// many rules in each, of legacy iptables the same tables with all chains that such a table has.
-    fn compare(&mut self) {
-        // A gap says so already.
-        if !self.picture.gaps.is_empty() {
-            return;
-        }
-        for (family, name) in &self.legacy {
-            let is = |t: &&Table| t.language == Language::IptablesLegacy && t.family == ip(*family) && t.name == *name;
-            let shown = self.picture.tables.iter().find(is);
-            if !shown.is_some_and(|t| built_in(name).iter().all(|c| t.chains.get(*c).is_some_and(|c| c.base.is_some())))
-            {
-                let what = format!("{}-legacy-save doesn't show all of the table {name}", seen::stem(*family));
-                self.picture.gaps.push(what);
-            }
-        }
-        let families = [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6, NETDEV];
-        for table in self.rules.tables.iter().filter(|t| sees_packets(t) && families.contains(&t.id.family)) {
-            let is = |t: &&Table| {
-                t.language != Language::IptablesLegacy && t.family == table.id.family && t.name == table.id.name
-            };
-            let shown = self.picture.tables.iter().find(is);
-            let differs = |c: &&nft::Chain| shown.and_then(|t| t.chains.get(&c.name)).is_none_or(|s| !is_same(c, s));
-            if let Some(chain) = table.chains.iter().find(differs) {
-                let words =
-                    format!("what is shown of the chain {} isn't what the kernel has", table.id.chain(&chain.name));
-                self.picture.gaps.push(words);
-            }
-        }
-    }
-
-    /// Tables that neighbours are found through: what they refuse isn't followed, and without neighbours nobody is reached.
-    fn neighbours(&mut self) {
-        let refuses = |c: &nft::Chain| {
-            c.hooked.as_ref().is_some_and(|h| h.policy == nft::Policy::Drop)
-                || c.rules.iter().flat_map(|r| &r.exprs).any(|e| matches!(e, nft::Expr::Verdict(nft::Verdict::Drop)))
-        };
-        let arp = |t: &&nft::Table| t.id.family == ARP && sees_packets(t) && t.chains.iter().any(refuses);
-        for table in self.rules.tables.iter().filter(arp) {
-            self.picture.gaps.push(format!("table {} can refuse ARP, which isn't followed", table.id));
-        }
-    }
-
     fn answers(&mut self, questions: Vec<Question>) {
         let answers = self.run(&questions);
         for (question, answer) in questions.iter().zip(answers) {
@@ -246,7 +182,7 @@ impl<'a> Taking<'a> {
         for family in Family::BOTH {
             // Without their program they are read as what they are to the kernel: tables of nftables.
             if let Some(tool) = tool(Variant::Nft, family) {
-                let of = |t: &&nft::Table| t.id.family == ip(family) && nft::is_xtables(t);
+                let of = |t: &&nft::Table| t.id.family == TableFamily::of(family) && nft::is_xtables(t);
                 let found: Vec<TableId> = self.rules.tables.iter().filter(of).map(|t| t.id.clone()).collect();
                 if !found.is_empty() {
                     let about = About::Save(family, Language::IptablesNft);
@@ -370,7 +306,7 @@ impl<'a> Taking<'a> {
     fn is_shown(&self, id: &TableId) -> bool {
         self.saved.iter().any(|(family, language, saved)| {
             *language == Language::IptablesNft
-                && ip(*family) == id.family
+                && TableFamily::of(*family) == id.family
                 && saved.tables.iter().any(|t| t.name == id.name)
                 && !saved.unreadable.contains(&id.name)
         })
@@ -401,57 +337,6 @@ impl<'a> Taking<'a> {
         Ok(())
     }
 
-    /// The ipsets that iptables' rules name, put where they are named.
-    fn ipsets(&mut self) {
-        let named: BTreeSet<String> = self.saved.iter().flat_map(|(_, _, saved)| saved.ipsets_named()).collect();
-        let mut ipsets = Ipsets::default();
-        if !named.is_empty() {
-            match self.read_ipsets(&named) {
-                Ok(sets) => ipsets = sets,
-                Err(e) => {
-                    let names: Vec<&str> = named.iter().map(String::as_str).collect();
-                    self.missing(&format!("the ipsets that rules name ({})", names.join(", ")), &e);
-                }
-            }
-        }
-        for (_, _, mut saved) in std::mem::take(&mut self.saved) {
-            saved.bind(&ipsets);
-            self.picture.tables.extend(saved.tables);
-        }
-        self.picture.ipsets = ipsets.sets;
-    }
-
-    fn read_ipsets(&self, named: &BTreeSet<String>) -> Result<Ipsets> {
-        if !seen::ip_set_loaded(self.host) || self.host.program("ipset").is_none() {
-            return Err(Error::new(ErrorKind::Program, "there is no ipset program"));
-        }
-        let memory = if self.any_big() { self.ipsets_of_ours() } else { HashMap::new() };
-        let alone: Vec<&str> = named.iter().map(String::as_str).filter(|n| !memory.contains_key(*n)).collect();
-        // One or two the backend may have asked for already; and with a big one of ours there is no other way.
-        let few = alone.len() <= 2 || !memory.is_empty();
-        let all = vec![vec!["ipset", "save"]];
-        let mut text = if few {
-            self.printed(&alone.iter().map(|name| vec!["ipset", "save", name]).collect::<Vec<_>>())?
-        } else {
-            self.printed(&all)?
-        };
-        // A list of sets needs those that it names.
-        if few && String::from_utf8_lossy(&text).contains(" list:set ") {
-            if !memory.is_empty() {
-                let what = "a rule names a list of sets, and edgeallow's sets are too big to be read with all others";
-                return Err(Error::new(ErrorKind::Program, what));
-            }
-            text = self.printed(&all)?;
-        }
-        for family in Family::BOTH.into_iter().filter(|f| memory.contains_key(ipset::set_name(*f))) {
-            let inet = if family == Family::V4 { "inet" } else { "inet6" };
-            text.extend_from_slice(format!("create {} hash:net family {inet}\n", ipset::set_name(family)).as_bytes());
-        }
-        let mut ipsets = reach::xtables::ipsets(&text)?;
-        ipsets.sets.extend(memory);
-        Ok(ipsets)
-    }
-
     /// What some programs print, one after the other.
     fn printed(&self, commands: &[Vec<&str>]) -> Result<Vec<u8>> {
         let mut text = Vec::new();
@@ -464,69 +349,11 @@ impl<'a> Taking<'a> {
         }
         Ok(text)
     }
-
-    /// Our sets that have as many elements as they should: what the backend goes by, too.
-    fn ipsets_of_ours(&self) -> HashMap<String, Set> {
-        let list = self.host.run(&["ipset", "list", "-t"], PATIENCE).ok().filter(Output::ok);
-        let headers = list.map(|output| ipset::parse_headers(&output.stdout)).unwrap_or_default();
-        let mut sets = HashMap::new();
-        for family in Family::BOTH {
-            let name = ipset::set_name(family);
-            let full = |h: &&ipset::Header| {
-                h.name == name
-                    && ipset::is_ours(family, &h.create)
-                    && h.entries == Some(ipset::elements(self.ours, family).len())
-            };
-            if headers.iter().any(|h| full(&h)) {
-                sets.insert(name.to_owned(), Set::Plain(Elements::Numbers(sources(self.ours, family), ())));
-            }
-        }
-        sets
-    }
-}
-
-/// The chains that a legacy table can't be without.
-fn built_in(table: &str) -> &'static [&'static str] {
-    match table {
-        "filter" | "security" => &["INPUT", "FORWARD", "OUTPUT"],
-        "nat" => &["PREROUTING", "OUTPUT", "POSTROUTING"],
-        "mangle" => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
-        "raw" => &["PREROUTING", "OUTPUT"],
-        _ => &[],
-    }
-}
-
-/// Whether a chain that a program shows can be the one that the kernel has.
-fn is_same(chain: &nft::Chain, shown: &Chain) -> bool {
-    let number = |hook| match hook {
-        // `NF_NETDEV_INGRESS` and `NF_NETDEV_EGRESS`; in inet ingress is 5 (`NF_INET_INGRESS`).
-        Hook::Prerouting | Hook::Ingress => 0,
-        Hook::Input | Hook::Egress => 1,
-        Hook::Forward => 2,
-        Hook::Output => 3,
-        Hook::Postrouting => 4,
-    };
-    let hangs = match (&chain.hooked, &shown.base) {
-        (None, None) => true,
-        (Some(hooked), Some(base)) => {
-            let here = hooked.hook == number(base.hook) || (base.hook == Hook::Ingress && hooked.hook == 5);
-            here && hooked.priority == base.priority && (hooked.policy == nft::Policy::Drop) == base.drops
-        }
-        _ => false,
-    };
-    hangs && chain.rules.len() == shown.rules.len()
 }
 
 /// Whether any packet passes through it.
 fn sees_packets(table: &nft::Table) -> bool {
     !table.dormant && table.chains.iter().any(|c| c.hooked.is_some())
-}
-
-const fn ip(family: Family) -> TableFamily {
-    match family {
-        Family::V4 => TableFamily::Ip,
-        Family::V6 => TableFamily::Ip6,
-    }
 }
 
 /// The family of a set of ours by its name, which is the same in nftables, in ipset and in firewalld.

@@ -1,0 +1,268 @@
+//! What the web servers' configurations say, directive by directive.
+//!
+//! nginx's files are read, because nginx shows its configuration only while it binds ports and opens logs; which files
+//! Apache reads it tells itself.
+//!
+//! Belongs here: the two languages, and following includes. Does not: what a directive means (the rooms).
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::host::Look;
+
+/// Where nginx's configuration begins: on Debian and Red Hat, from source, in OpenResty.
+const NGINX: [&str; 3] =
+    ["/etc/nginx/nginx.conf", "/usr/local/nginx/conf/nginx.conf", "/usr/local/openresty/nginx/conf/nginx.conf"];
+/// Nobody's configuration has as many files; a loop of includes has.
+const MOST_FILES: usize = 2000;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a server's configuration says, as far as it may be read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// In the order in which the server reads them; none where it isn't installed.
+    pub(super) directives: Vec<Directive>,
+    /// The files and folders that couldn't be read, with the reason.
+    pub(super) unread: Vec<String>,
+}
+
+/// One directive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Directive {
+    /// Its name and what follows.
+    pub(super) words: Vec<String>,
+    /// Where it stands.
+    pub(super) file: PathBuf,
+    pub(super) line: usize,
+}
+
+impl Directive {
+    /// Whether it has this name; Apache doesn't care for capitals, and nginx has none.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.words.first().is_some_and(|w| w.eq_ignore_ascii_case(name))
+    }
+
+    /// What follows the name.
+    pub(super) fn value(&self) -> &str {
+        self.words.get(1).map_or("", String::as_str)
+    }
+
+    /// For people.
+    pub(super) fn place(&self) -> String {
+        format!("{} line {}", self.file.display(), self.line)
+    }
+}
+
+/// nginx's configuration, with whatever it includes in its place.
+pub(super) fn nginx(host: &dyn Look) -> Said {
+    let mut said = Said::default();
+    let Some(main) = NGINX.into_iter().map(PathBuf::from).find(|f| host.exists(f)) else { return said };
+    let base = main.parent().unwrap_or(Path::new("/")).to_owned();
+    // What is still to be read, the next one last.
+    let mut left = vec![Rest::File(main)];
+    let mut read = 0;
+    while let Some(next) = left.pop() {
+        match next {
+            Rest::One(one) if one.is("include") => {
+                left.extend(said.glob(host, &base.join(one.value())).into_iter().rev().map(Rest::File));
+            }
+            Rest::One(one) => said.directives.push(one),
+            Rest::File(file) if read < MOST_FILES => {
+                read += 1;
+                let text = said.text(host, &file);
+                left.extend(nginx_text(&text, &file).into_iter().rev().map(Rest::One));
+            }
+            Rest::File(_) => {}
+        }
+    }
+    said
+}
+
+enum Rest {
+    File(PathBuf),
+    One(Directive),
+}
+
+/// Directives, and the heads of blocks, of one file.
+fn nginx_text(text: &str, file: &Path) -> Vec<Directive> {
+    let mut found = Vec::new();
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let (mut quote, mut comment, mut escaped) = (None, false, false);
+    let mut line = 1;
+    for c in text.chars().chain(['\n']) {
+        match (quote, c) {
+            _ if comment => comment = c != '\n',
+            // Before other letters the backslash stays: `\.` in an expression.
+            _ if escaped => {
+                let word = word.get_or_insert_default();
+                word.extend((!matches!(c, '"' | '\'' | '\\')).then_some('\\'));
+                word.push(c);
+                escaped = false;
+            }
+            (_, '\\') => escaped = true,
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '"' | '\'') if word.is_none() => {
+                quote = Some(c);
+                word = Some(String::new());
+            }
+            (None, '#') if word.is_none() => comment = true,
+            // `${name}` is part of a word.
+            (None, '{') if word.as_ref().is_some_and(|w| w.ends_with('$')) => word.get_or_insert_default().push(c),
+            (None, '}') if word.as_ref().is_some_and(|w| w.contains("${") && !w.ends_with('}')) => {
+                word.get_or_insert_default().push(c);
+            }
+            (None, ' ' | '\t' | '\r' | '\n' | ';' | '{' | '}') => {
+                words.extend(word.take());
+                if matches!(c, ';' | '{' | '}') && !words.is_empty() {
+                    found.push(Directive { words: std::mem::take(&mut words), file: file.to_owned(), line });
+                }
+            }
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+        line += usize::from(c == '\n');
+    }
+    found
+}
+
+/// Apache's configuration, sections included.
+pub(super) fn apache(host: &dyn Look) -> Said {
+    let mut said = Said::default();
+    let control = ["apachectl", "apache2ctl", "httpd"].into_iter().find(|p| host.program(p).is_some());
+    let Some(control) = control else { return said };
+    let dump = match host.run(&[control, "-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"], PATIENCE) {
+        Ok(dump) if dump.ok() => dump,
+        Ok(dump) => return Said { unread: vec![format!("Apache's configuration: {}", dump.complaint())], ..said },
+        Err(e) => return Said { unread: vec![format!("Apache's configuration: {}", e.message)], ..said },
+    };
+    // `  (146) /etc/apache2/mods-enabled/mpm_event.conf`
+    let path = |l: &str| l.trim_start().strip_prefix('(')?.split_once(") ").map(|(_, path)| PathBuf::from(path.trim()));
+    for file in String::from_utf8_lossy(&dump.stdout).lines().filter_map(path).take(MOST_FILES) {
+        let text = said.text(host, &file);
+        said.directives.extend(apache_text(&text, &file));
+    }
+    said
+}
+
+fn apache_text(text: &str, file: &Path) -> Vec<Directive> {
+    let mut found = Vec::new();
+    let mut whole = String::new();
+    for (n, line) in text.lines().enumerate() {
+        whole.push_str(line.trim());
+        if whole.ends_with('\\') {
+            whole.pop();
+            whole.push(' ');
+            continue;
+        }
+        let words: Vec<String> = whole.split_whitespace().map(|w| w.trim_matches('"').to_owned()).collect();
+        if !words.is_empty() && !whole.starts_with('#') {
+            found.push(Directive { words, file: file.to_owned(), line: n + 1 });
+        }
+        whole.clear();
+    }
+    found
+}
+
+impl Said {
+    /// A file's text, whatever its encoding; nothing where it can't be read.
+    fn text(&mut self, host: &dyn Look, path: &Path) -> String {
+        match host.file(path) {
+            Ok(file) => file.map(|f| String::from_utf8_lossy(&f.content).into_owned()).unwrap_or_default(),
+            Err(e) => {
+                self.unread.push(e.message);
+                String::new()
+            }
+        }
+    }
+
+    /// The files that a path with `*` and `?` means, in the order of their names.
+    fn glob(&mut self, host: &dyn Look, pattern: &Path) -> Vec<PathBuf> {
+        let mut found = vec![PathBuf::from("/")];
+        for part in pattern.components().skip(1).map(|part| part.as_os_str().to_string_lossy()) {
+            if !part.contains(['*', '?']) {
+                found.iter_mut().for_each(|path| path.push(&*part));
+                continue;
+            }
+            let mut next = Vec::new();
+            for folder in found {
+                match host.folder(&folder) {
+                    Ok(mut names) => {
+                        names.retain(|name| !name.starts_with('.') && fits(part.as_bytes(), name.as_bytes()));
+                        next.extend(names.into_iter().map(|name| folder.join(name)));
+                    }
+                    Err(e) => self.unread.push(e.message),
+                }
+            }
+            next.truncate(MOST_FILES);
+            found = next;
+        }
+        found.retain(|path| host.exists(path));
+        found
+    }
+}
+
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([b'*', rest @ ..], _) => (0..=name.len()).any(|skip| fits(rest, name.get(skip..).unwrap_or_default())),
+        ([b'?', rest @ ..], [_, more @ ..]) => fits(rest, more),
+        ([p, rest @ ..], [n, more @ ..]) => p == n && fits(rest, more),
+        ([], []) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(found: &[Directive]) -> Vec<(usize, Vec<&str>)> {
+        found.iter().map(|d| (d.line, d.words.iter().map(String::as_str).collect())).collect()
+    }
+
+    #[test]
+    fn nginx_is_read_as_nginx_reads_it() {
+        let text = "http { # comment; with {\n  include \"a b\\\".conf\";\n\tserver{listen 443 ssl;}\n  \
+                    set $x ${y}z;if ($z ~ '^a\\.;{2}$') { return 403; }\n  log_format main '$a; '\n    \"$b\";\n}\nlast 1";
+        assert_eq!(
+            words(&nginx_text(text, Path::new("/x"))),
+            [
+                (1, vec!["http"]),
+                (2, vec!["include", "a b\".conf"]),
+                (3, vec!["server"]),
+                (3, vec!["listen", "443", "ssl"]),
+                (4, vec!["set", "$x", "${y}z"]),
+                (4, vec!["if", "($z", "~", "^a\\.;{2}$)"]),
+                (4, vec!["return", "403"]),
+                (6, vec!["log_format", "main", "$a; ", "$b"]),
+            ]
+        );
+    }
+
+    #[test]
+    fn apache_is_read_line_by_line() {
+        let text =
+            "# SSLVerifyClient require\n<VirtualHost *:443>\n  SSLVerifyClient \\\n    \"require\"\n</VirtualHost>\n";
+        let found = apache_text(text, Path::new("/x"));
+        assert_eq!(
+            words(&found),
+            [(2, vec!["<VirtualHost", "*:443>"]), (4, vec!["SSLVerifyClient", "require"]), (5, vec!["</VirtualHost>"])]
+        );
+        assert!(found[1].is("sslverifyclient") && found[1].value() == "require");
+    }
+
+    #[test]
+    fn wildcards_mean_what_they_mean_in_a_shell() {
+        for (pattern, name, is) in [
+            ("*.conf", "a.conf", true),
+            ("*.conf", "a.conf.bak", false),
+            ("*", "x", true),
+            ("a?c*", "abcd", true),
+            ("a?c", "ac", false),
+        ] {
+            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), is, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What there is to judge: sockets, the ways to them, answers, and the web servers on this machine.
+//!
+//! Belongs here: reading and asking. Does not: what it means (`judge`).
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use tokio::task::JoinSet;
+
+use super::{
+    HTTP_PORTS, servers,
+    servers::Installed,
+    visit::{CONNECT, Visit, Visitor},
+};
+use crate::{
+    allowlist::Family,
+    doctor::{Context, Mode},
+    engine::verify::Ask as ReachAsk,
+    error::Result,
+    host::ListenSocket,
+    plan::Desired,
+    probe::{
+        http::Scheme,
+        tcp::{Connection, connect},
+        wait,
+    },
+};
+
+/// At how many addresses of a port is asked.
+const DOORS: usize = 4;
+/// How many sites are asked for.
+const SITES: usize = 16;
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// The zone's mode.
+    pub mode: Mode,
+    /// Whether the operator named ports: he wants each of them to work.
+    pub ports_asked: bool,
+    /// Whether the operator named the site.
+    pub named: bool,
+    /// The origin's address, where it is none of this host's: its own were looked at instead.
+    pub foreign: Option<IpAddr>,
+    /// Each port.
+    pub ports: Vec<Port>,
+    /// The web servers on this machine; only looked for where nothing listens.
+    pub servers: Vec<Installed>,
+}
+
+/// A port.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Port {
+    pub number: u16,
+    /// Every socket on it, also those that no address of the origin leads to.
+    pub sockets: Vec<Socket>,
+    /// One for each address of the origin.
+    pub doors: Vec<Door>,
+}
+
+/// A listening socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Socket {
+    pub address: SocketAddr,
+    /// The programs that hold it: names, without repetitions. None where they may not be seen.
+    pub programs: Vec<String>,
+    pub pid: Option<u32>,
+}
+
+/// An address and port of the origin.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    pub ip: IpAddr,
+    pub way: Way,
+    /// Whether a packet filter keeps Cloudflare away.
+    pub filtered: bool,
+    /// Whether as many connections wait to be accepted as may.
+    pub full: bool,
+    pub visits: Vec<Visit>,
+}
+
+/// Where a connection to a door ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    /// At a socket of this host.
+    Socket,
+    /// Nothing listens here, and yet it is answered, or sent on: in the words of the rule, if it is known.
+    SentOn(Option<String>),
+    /// Nowhere.
+    Nothing,
+}
+
+pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
+    let listeners = cx.listeners.as_ref().map_err(Clone::clone)?;
+    let (origins, foreign) = origins(cx);
+    let mut ports: Vec<Port> = cx.ports.iter().map(|p| port(cx, listeners, &origins, *p)).collect();
+    wait(knock(&mut ports))?;
+    for port in &mut ports {
+        for door in port.doors.iter_mut().filter(|d| d.way == Way::Nothing) {
+            door.way = sent_on(cx, door.ip, port.number);
+        }
+    }
+    wait(ask(cx, &mut ports))?;
+    let missing = ports.iter().any(|p| p.doors.iter().all(|d| d.way == Way::Nothing));
+    Ok(Seen {
+        mode: cx.ask.mode,
+        ports_asked: !cx.ask.ports.is_empty(),
+        named: !cx.ask.hosts.is_empty(),
+        foreign,
+        ports,
+        servers: if missing { servers::installed(cx) } else { Vec::new() },
+    })
+}
+
+/// The addresses to look at, and the asked one if it is none of them: behind a cloud's address translation the public
+/// address is nowhere on the host.
+fn origins(cx: &Context<'_>) -> (Vec<IpAddr>, Option<IpAddr>) {
+    let own = || cx.links.iter().flat_map(|l| &l.addresses);
+    match cx.ask.origin {
+        Some(asked) if !asked.is_loopback() && !own().any(|a| a.ip == asked) => {
+            let global = own().filter(|a| a.global && !a.ip.is_loopback() && a.ip.is_ipv4() == asked.is_ipv4());
+            (global.map(|a| a.ip).collect(), Some(asked))
+        }
+        _ => (cx.origins.clone(), None),
+    }
+}
+
+fn port(cx: &Context<'_>, listeners: &[ListenSocket], origins: &[IpAddr], number: u16) -> Port {
+    let sockets = listeners.iter().filter(|s| s.address.port() == number);
+    let sockets = sockets.map(|s| {
+        let programs: BTreeSet<&str> = s.programs.iter().map(|p| p.name.as_str()).collect();
+        Socket {
+            address: s.address,
+            programs: programs.into_iter().map(str::to_owned).collect(),
+            pid: s.programs.first().map(|p| p.pid),
+        }
+    });
+    let door = |ip: &IpAddr| {
+        let taking = cx.listening(*ip, number);
+        Door {
+            ip: *ip,
+            way: if taking.is_empty() { Way::Nothing } else { Way::Socket },
+            filtered: cx.is_filtered(*ip, number),
+            full: taking.iter().any(|s| s.backlog > 0 && s.waiting >= s.backlog),
+            visits: Vec::new(),
+        }
+    };
+    Port { number, sockets: sockets.collect(), doors: origins.iter().map(door).collect() }
+}
+
+/// Connects where nothing listens: a rule may send the connection to where something does.
+async fn knock(ports: &mut [Port]) {
+    let mut knocks: JoinSet<(usize, usize, bool)> = JoinSet::new();
+    for (p, port) in ports.iter().enumerate() {
+        for (d, door) in port.doors.iter().enumerate().filter(|(_, door)| door.way == Way::Nothing) {
+            let to = SocketAddr::new(door.ip, port.number);
+            knocks.spawn(async move { (p, d, matches!(connect(to, CONNECT).await, Connection::Open(_))) });
+        }
+    }
+    for (p, d, open) in knocks.join_all().await {
+        if let Some(door) = ports.get_mut(p).and_then(|p| p.doors.get_mut(d)).filter(|_| open) {
+            door.way = Way::SentOn(None);
+        }
+    }
+}
+
+/// Asks where something listens. All at once: a stall costs its time once.
+async fn ask(cx: &Context<'_>, ports: &mut [Port]) {
+    let mut visits: JoinSet<(usize, usize, Visit)> = JoinSet::new();
+    for (p, port) in ports.iter().enumerate() {
+        if !HTTP_PORTS.contains(&port.number) {
+            continue;
+        }
+        let asked = port.doors.iter().enumerate().filter(|(_, d)| d.way != Way::Nothing).take(DOORS);
+        for (d, door) in asked {
+            for visitor in visitors(cx, SocketAddr::new(door.ip, port.number)) {
+                visits.spawn(async move { (p, d, visitor.visit().await) });
+            }
+        }
+    }
+    let mut done = visits.join_all().await;
+    done.sort_by(|(_, _, a), (_, _, b)| (&a.host, a.visitor).cmp(&(&b.host, b.visitor)));
+    for (p, d, visit) in done {
+        if let Some(door) = ports.get_mut(p).and_then(|p| p.doors.get_mut(d)) {
+            door.visits.push(visit);
+        }
+    }
+}
+
+/// Who comes to a door: a visitor of each site. Under Flexible those of `https://` come by plain HTTP too; where the mode
+/// isn't known, both kinds are tried.
+fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<Visitor> {
+    let bare = match door.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let sites: Vec<String> = if cx.ask.hosts.is_empty() { vec![bare] } else { cx.ask.hosts.clone() };
+    let schemes: &[Scheme] = match (cx.ask.mode, door.port()) {
+        (Mode::Flexible, 80) => &[Scheme::Https],
+        (Mode::Unknown, 80) => &[Scheme::Http, Scheme::Https],
+        _ => &[Scheme::Http],
+    };
+    let pairs = sites.iter().take(SITES).flat_map(|host| schemes.iter().map(move |s| (host, *s)));
+    pairs.map(|(host, scheme)| Visitor { door, host: host.clone(), scheme, sites: sites.clone() }).collect()
+}
+
+/// Whether a rule sends what Cloudflare sends there on to elsewhere: to a container, to another port.
+fn sent_on(cx: &Context<'_>, ip: IpAddr, port: u16) -> Way {
+    let family = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
+    let Some(edge) = cx.edge.family(family).next() else { return Way::Nothing };
+    let want =
+        Desired { prefixes: cx.edge.clone(), ports: [port].into(), protocols: cx.session.config.protocols.clone() };
+    let ask = ReachAsk { to: Some(ip), address: Some(edge.network()), ..ReachAsk::default() };
+    let Ok(reach) = cx.session.reach(&want, &ask, &BTreeSet::new()) else { return Way::Nothing };
+    let outcomes = reach.traces.into_iter().flat_map(|t| t.steps).filter(|s| s.matched).map(|s| s.outcome);
+    let mut words = outcomes.filter(|o| o.starts_with("dnat to ") || o.starts_with("redirect to port "));
+    match words.next() {
+        // Sent to a port of this host where nothing listens either.
+        Some(words) => match words.strip_prefix("redirect to port ").and_then(|p| p.parse().ok()) {
+            Some(other) if cx.listening(ip, other).is_empty() => Way::Nothing,
+            _ => Way::SentOn(Some(words)),
+        },
+        None => Way::Nothing,
+    }
+}

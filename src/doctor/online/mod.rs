@@ -1,0 +1,78 @@
+//! Is the site up: who listens where Cloudflare knocks, and what is answered there?
+//!
+//! What is asked for goes from this host to its own addresses, through `lo`. So an answer proves that the program
+//! serves, but nothing about packet filters; and a connection that fails though something listens proves nothing about
+//! Cloudflare's, because a rule may catch the one and not the other. Who listens is read from the kernel, and holds for
+//! everybody. Therefore "nothing listens" and "it answers wrongly" can be causes here, and a failed connection can't.
+//!
+//! Belongs here: listening sockets, stopped web servers, requests over plain HTTP. Does not: packet filters (`firewall`),
+//! handshakes (`tls`), which address a name points to (`dns`), why a server has no room (`resources`).
+
+mod answers;
+mod gather;
+mod judge;
+mod servers;
+mod visit;
+mod words;
+
+use super::Context;
+use crate::report::{Finding, Finds, Room};
+
+pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
+    (cx.session.progress)("asking the web server");
+    match gather::gather(cx) {
+        Ok(seen) => judge::judge(&seen),
+        Err(e) => {
+            let skipped = Finding::new(
+                Room::Online,
+                "online.unseen",
+                Finds::Skipped,
+                format!("whether anything listens can't be told: {}", e.message),
+            );
+            vec![match e.hint {
+                Some(hint) => skipped.mend(hint),
+                None => skipped,
+            }]
+        }
+    }
+}
+
+/// A server that has run out of something answers late, wrongly or not at all: where that is known, it is the cause, and
+/// what was seen here is its effect.
+pub(super) fn give_way(findings: &mut [Finding]) {
+    const EFFECTS: [&str; 4] = ["online.stalls", "online.empty", "online.slow", "online.application-error"];
+    let Some(cause) = findings.iter().find(|f| f.room == Room::Resources && f.verdict == Finds::Cause) else { return };
+    let why = format!(", which {} explains", cause.id);
+    for effect in findings.iter_mut().filter(|f| EFFECTS.contains(&f.id) && f.verdict > Finds::Skipped) {
+        effect.verdict = Finds::Skipped;
+        effect.text.push_str(&why);
+        effect.cloudflare_errors.clear();
+        effect.fix = None;
+    }
+}
+
+/// Ports that Cloudflare proxies to plain HTTP (CLOUDFLARE.md).
+const HTTP_PORTS: [u16; 7] = [80, 8080, 8880, 2052, 2082, 2086, 2095];
+/// Ports that it proxies to HTTPS, but 80's counterpart under Flexible.
+const TLS_PORTS: [u16; 6] = [443, 2053, 2083, 2087, 2096, 8443];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_lack_explains_is_no_cause() {
+        let cause = |room, id| Finding::new(room, id, Finds::Cause, "it stalls").gives(&[524]);
+        let mut alone = [cause(Room::Online, "online.stalls")];
+        give_way(&mut alone);
+        assert_eq!(alone[0].verdict, Finds::Cause);
+        let mut both = [
+            cause(Room::Online, "online.stalls"),
+            cause(Room::Online, "online.nothing-listens"),
+            cause(Room::Resources, "resources.workers"),
+        ];
+        give_way(&mut both);
+        assert_eq!(both.each_ref().map(|f| f.verdict), [Finds::Skipped, Finds::Cause, Finds::Cause]);
+        assert!(both[0].text.contains("resources.workers") && both[0].cloudflare_errors.is_empty());
+    }
+}

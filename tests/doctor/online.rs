@@ -1,0 +1,290 @@
+//! Servers that are stopped, bound to where nobody gets, or answer what Cloudflare can do nothing with.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use super::{
+    doctor, expect_cause, expect_healthy, ids,
+    site::{self, NAME},
+};
+use crate::lab::{Lab, SERVER4, SERVER6};
+
+fn lab() -> Lab {
+    Lab::without_listeners()
+}
+
+/// The finding of this id.
+fn finding<'a>(report: &'a Value, id: &str) -> &'a Value {
+    let all = report["findings"].as_array().expect("findings");
+    all.iter().find(|f| f["id"] == id).unwrap_or_else(|| panic!("no {id} in {report:#}"))
+}
+
+fn text(finding: &Value) -> &str {
+    finding["text"].as_str().expect("a text")
+}
+
+#[test]
+fn healthy_sites_have_no_cause_and_no_warning() {
+    let sites: [(&str, fn(&Lab)); 2] = [("nginx", site::site), ("Apache", site::apache)];
+    for (name, start) in sites {
+        let lab = lab();
+        start(&lab);
+        for args in [&[][..], &[NAME], &[NAME, "--mode", "flexible"], &[NAME, "--mode", "full"]] {
+            let report = doctor(&lab, args);
+            expect_healthy(&report);
+            let answers = finding(&report, "online.answers");
+            assert!(text(answers).contains(name) && text(answers).contains(SERVER6), "{answers:#}");
+            assert!(answers["evidence"][0]["shows"].as_str().unwrap().starts_with("200 after "), "{answers:#}");
+        }
+    }
+}
+
+#[test]
+fn a_healthy_site_of_a_server_that_nobody_knows() {
+    let lab = lab();
+    let _caddy = site::Caddy::start(&lab);
+    for args in [&[][..], &[NAME], &[NAME, "--mode", "full"]] {
+        expect_healthy(&doctor(&lab, args));
+    }
+    let note = doctor(&lab, &[NAME]);
+    assert_eq!(finding(&note, "online.redirects-to-https")["verdict"], "note");
+}
+
+#[test]
+fn a_stopped_server_is_the_cause_and_starting_it_the_command() {
+    for mode in ["unknown", "flexible", "full", "strict"] {
+        let lab = lab();
+        site::nginx_stopped(&lab, &site::nginx_site(""));
+        let report = doctor(&lab, &[NAME, "--mode", mode]);
+        let cause = expect_cause(&report, "online.nothing-listens", 521);
+        assert!(text(cause).contains("nginx is installed and doesn't run"), "{cause:#}");
+        assert_eq!(report["conclusion"]["next"], "service nginx start");
+        assert_eq!(ids(&report, "warning"), Vec::<&str>::new(), "{report:#}");
+        let command: Vec<&str> = report["conclusion"]["next"].as_str().unwrap().split(' ').collect();
+        lab.run(command);
+        expect_healthy(&doctor(&lab, &[NAME, "--mode", mode]));
+    }
+}
+
+#[test]
+fn a_stopped_apache_whose_configuration_is_broken_is_not_told_to_start() {
+    let lab = lab();
+    site::apache_stopped(&lab, "Nonsense\n");
+    let report = doctor(&lab, &[NAME]);
+    let cause = expect_cause(&report, "online.nothing-listens", 521);
+    assert!(text(cause).contains("Apache is installed, doesn't run, and its configuration has an error"), "{cause:#}");
+    let said = cause["evidence"][1]["shows"].as_str().unwrap();
+    assert!(said.contains("Syntax error on line 1") && said.contains("Invalid command 'Nonsense'"), "{said}");
+    assert_eq!(report["conclusion"]["next"], "apachectl -t");
+}
+
+#[test]
+fn a_stopped_nginx_whose_configuration_is_broken_is_not_told_to_start() {
+    let lab = lab();
+    site::nginx_stopped(&lab, "server { lisen 80; }\n");
+    let report = doctor(&lab, &[]);
+    let cause = expect_cause(&report, "online.nothing-listens", 521);
+    let said = cause["evidence"][1]["shows"].as_str().unwrap();
+    assert!(said.contains("[emerg]") && said.contains("unknown directive \"lisen\""), "{said}");
+    assert_eq!(report["conclusion"]["next"], "nginx -t");
+}
+
+#[test]
+fn a_server_that_listens_elsewhere_is_told_where_to_listen() {
+    let lab = lab();
+    site::nginx(&lab, "server { listen 8080; listen [::]:8080; root /var/www/shop; }\n");
+    let report = doctor(&lab, &[]);
+    let cause = expect_cause(&report, "online.nothing-listens", 521);
+    assert!(text(cause).ends_with("though nginx runs"), "{cause:#}");
+    assert!(report["conclusion"]["next"].as_str().unwrap().starts_with("grep "), "{report:#}");
+    // With the port that it listens on there is nothing to complain of.
+    expect_healthy(&doctor(&lab, &["--port", "8080"]));
+}
+
+#[test]
+fn a_port_that_is_sent_on_to_where_something_listens_lacks_nothing() {
+    let lab = lab();
+    site::nginx(&lab, "server { listen 8080; listen [::]:8080; root /var/www/shop; }\n");
+    let rules =
+        "table inet site { chain pre { type nat hook prerouting priority dstnat; tcp dport 80 redirect to :8080; }; }";
+    lab.feed(["nft", "-f", "-"], rules);
+    let report = doctor(&lab, &["--mode", "flexible"]);
+    expect_healthy(&report);
+    let seen = &finding(&report, "online.sent-on")["evidence"][0]["shows"];
+    assert_eq!(seen, "redirect to port 8080");
+    lab.run(["nginx", "-s", "stop"]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while lab.exists("/run/nginx.pid") {
+        assert!(std::time::Instant::now() < deadline, "nginx doesn't stop");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    expect_cause(&doctor(&lab, &["--mode", "flexible"]), "online.nothing-listens", 521);
+}
+
+#[test]
+fn a_server_on_loopback_only_is_the_cause() {
+    let lab = lab();
+    site::nginx(
+        &lab,
+        &site::nginx_site("")
+            .replace("listen [::]:", "listen [::1]:")
+            .replace("listen 80", "listen 127.0.0.1:80")
+            .replace("listen 443", "listen 127.0.0.1:443"),
+    );
+    for mode in ["unknown", "flexible", "full"] {
+        let report = doctor(&lab, &[NAME, "--mode", mode]);
+        let cause = expect_cause(&report, "online.loopback-only", 521);
+        let said = cause["evidence"][0]["shows"].as_str().unwrap();
+        assert!(said.contains("127.0.0.1:") && said.contains("nginx (pid "), "{said}");
+    }
+}
+
+#[test]
+fn one_family_or_one_scheme_is_worth_a_note() {
+    let lab = lab();
+    site::nginx(&lab, &site::nginx_site("").replace("listen [::]:", "# "));
+    let report = doctor(&lab, &[NAME]);
+    expect_healthy(&report);
+    assert!(text(finding(&report, "online.one-family")).contains("AAAA record"), "{report:#}");
+
+    let lab = self::lab();
+    site::nginx(&lab, "server { listen 80; listen [::]:80; root /var/www/shop; }\n");
+    expect_healthy(&doctor(&lab, &[NAME, "--mode", "flexible"]));
+    let report = doctor(&lab, &[NAME]);
+    assert_eq!(finding(&report, "online.no-https-port")["verdict"], "note");
+    let report = doctor(&lab, &[NAME, "--mode", "full"]);
+    let cause = expect_cause(&report, "online.nothing-listens", 521);
+    assert!(text(cause).contains("port 443") && text(cause).contains("though nginx runs"), "{cause:#}");
+}
+
+#[test]
+fn a_redirect_to_https_is_a_loop_under_flexible_and_well_under_full() {
+    let redirecting: [fn(&Lab); 2] = [
+        |lab| site::nginx(lab, &site::nginx_site("if ($scheme = http) { return 301 https://$host$request_uri; }")),
+        |lab| {
+            let redirect = "RewriteEngine on\nRewriteCond %{HTTPS} !=on\nRewriteRule ^ https://%{HTTP_HOST}%{REQUEST_URI} [R=301,L]";
+            site::apache_stopped(lab, &site::apache_site(redirect));
+            lab.run(["apachectl", "start"]);
+        },
+    ];
+    for start in redirecting {
+        let lab = lab();
+        start(&lab);
+        let report = doctor(&lab, &[NAME, "--mode", "flexible"]);
+        assert_eq!(ids(&report, "cause"), ["online.redirect-loop"], "{report:#}");
+        let said = &finding(&report, "online.redirect-loop")["evidence"][0]["shows"];
+        assert_eq!(said, "https://shop.example/ → https://shop.example/");
+        for args in [&[NAME][..], &[NAME, "--mode", "full"], &[]] {
+            expect_healthy(&doctor(&lab, args));
+        }
+    }
+}
+
+#[test]
+fn a_redirect_that_heeds_what_the_visitor_used_is_no_loop() {
+    let lab = lab();
+    let heeding = "if ($http_x_forwarded_proto = http) { return 301 https://$host$request_uri; }";
+    site::nginx(&lab, &site::nginx_site(heeding));
+    expect_healthy(&doctor(&lab, &[NAME, "--mode", "flexible"]));
+}
+
+#[test]
+fn a_redirect_in_a_circle_is_a_loop_under_any_mode() {
+    let lab = lab();
+    site::nginx(&lab, &site::nginx_site("location = / { return 302 /de?t=secret; }\nlocation /de { return 302 /; }"));
+    let report = doctor(&lab, &[NAME]);
+    assert_eq!(ids(&report, "cause"), ["online.redirect-loop"], "{report:#}");
+    assert!(!report.to_string().contains("secret"), "{report:#}");
+}
+
+#[test]
+fn an_application_that_does_not_answer_is_the_cause() {
+    let lab = lab();
+    // Connections to it are made by the kernel and taken by nobody.
+    let _hangs = lab.inside(|| TcpListener::bind("127.0.0.1:9000").expect("listen"));
+    site::nginx(&lab, &site::nginx_site("location / { proxy_pass http://127.0.0.1:9000; }"));
+    let report = doctor(&lab, &[NAME, "--mode", "flexible"]);
+    let cause = expect_cause(&report, "online.stalls", 524);
+    assert_eq!(cause["fix"]["command"], "tail -n 50 /var/log/nginx/error.log");
+}
+
+#[test]
+fn a_server_that_takes_no_connections_is_the_cause() {
+    let lab = lab();
+    let _hangs = lab.inside(|| TcpListener::bind("[::]:80").expect("listen"));
+    expect_cause(&doctor(&lab, &["--mode", "flexible"]), "online.stalls", 524);
+}
+
+#[test]
+fn an_empty_answer_is_the_cause_if_the_site_is_named() {
+    let lab = lab();
+    site::nginx(&lab, &site::nginx_site("return 444;"));
+    let report = doctor(&lab, &[NAME, "--mode", "flexible"]);
+    expect_cause(&report, "online.empty", 520);
+    // Many servers hang up on who names no site.
+    let report = doctor(&lab, &["--mode", "flexible"]);
+    expect_healthy(&report);
+    assert_eq!(finding(&report, "online.empty")["verdict"], "skipped");
+}
+
+#[test]
+fn what_is_no_http_is_the_cause() {
+    let lab = Lab::new();
+    expect_cause(&doctor(&lab, &["--mode", "flexible"]), "online.garbled", 520);
+    let lab = self::lab();
+    let _huge = site::Caddy::with(&lab, 80, |mut client| {
+        let cookies = format!("Set-Cookie: a={}\r\n", "x".repeat(4000)).repeat(40);
+        site::answer(&mut client, &format!("HTTP/1.1 200 OK\r\n{cookies}Content-Length: 0\r\n\r\n"));
+    });
+    expect_cause(&doctor(&lab, &["--mode", "flexible"]), "online.head-too-long", 520);
+}
+
+#[test]
+fn an_applications_own_error_is_a_warning() {
+    let lab = lab();
+    site::nginx(&lab, &site::nginx_site("return 503;"));
+    let report = doctor(&lab, &[NAME]);
+    assert_eq!(
+        (ids(&report, "cause"), ids(&report, "warning")),
+        (vec![], vec!["online.application-error"]),
+        "{report:#}"
+    );
+    assert!(text(finding(&report, "online.application-error")).contains("answers 503"), "{report:#}");
+}
+
+#[test]
+fn tls_where_plain_http_is_spoken_is_the_cause() {
+    let lab = lab();
+    site::nginx(&lab, &site::nginx_site("").replace("80;", "80 ssl;"));
+    let report = doctor(&lab, &[NAME, "--mode", "flexible"]);
+    assert_eq!(ids(&report, "cause"), ["online.tls-on-http-port"], "{report:#}");
+}
+
+#[test]
+fn rules_for_this_hosts_own_connections_say_nothing_about_cloudflares() {
+    for statement in ["drop", "reject with tcp reset"] {
+        let lab = lab();
+        site::site(&lab);
+        let rules = format!(
+            "table inet site {{ chain input {{ type filter hook input priority 0; \
+             ip saddr {SERVER4} {statement}; ip6 saddr {SERVER6} {statement}; }}; }}"
+        );
+        let rules = rules.replace("saddr 192.0.2.1 reject", "saddr 192.0.2.1 tcp dport 80 reject");
+        let rules = rules.replace("saddr 2001:db8:2::1 reject", "saddr 2001:db8:2::1 tcp dport 80 reject");
+        lab.feed(["nft", "-f", "-"], &rules);
+        let report = doctor(&lab, &[NAME]);
+        expect_healthy(&report);
+        assert_eq!(finding(&report, "online.not-asked")["verdict"], "skipped", "{report:#}");
+    }
+}
+
+#[test]
+fn an_address_that_is_not_on_this_machine_is_asked_about_on_its_own_ones() {
+    let lab = lab();
+    site::site(&lab);
+    let report = doctor(&lab, &[NAME, "--origin", "198.51.100.7"]);
+    assert_eq!(finding(&report, "online.foreign-address")["verdict"], "note");
+    assert!(text(finding(&report, "online.answers")).contains(SERVER4), "{report:#}");
+    assert_eq!(ids(&report, "cause"), Vec::<&str>::new(), "{report:#}");
+}
