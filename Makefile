@@ -21,7 +21,7 @@ BINARY := $(TARGET)/release/edgeallow
 export RUST_TEST_THREADS ?= 8
 
 SCRIPTS := .ci/run tests/demo.sh tests/throwaway.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
-	tests/units/systemd.sh $(wildcard packaging/*.sh packaging/rpm/*.sh packaging/deb/p*)
+	tests/units/systemd.sh $(wildcard tests/units/cases/*.sh) $(wildcard packaging/*.sh packaging/rpm/*.sh packaging/deb/p*)
 
 .PHONY: help demo test test-all oracle lint bench bench-idle install setup build docs
 

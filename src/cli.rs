@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use crate::{
     config::DEFAULT_PATH,
     error::{Error, ErrorKind, Exit},
+    observe::logs::LogFormat,
 };
 
 /// Keeps a server open to Cloudflare.
@@ -70,9 +71,10 @@ pub struct Global {
     /// Say nothing on stderr but errors, and on stdout only what changed or needs attention
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     pub quiet: bool,
-    /// Where logs go: to people on stderr, as JSON on stderr, or with fields to the journal or to syslog
-    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogFormat::Auto, help_heading = "Global options")]
-    pub log_format: LogFormat,
+    /// Where logs go: to people on stderr, as JSON on stderr, or with fields to the journal or to syslog [default: as
+    /// configured, or auto]
+    #[arg(long, global = true, value_enum, value_name = "FORM", help_heading = "Global options")]
+    pub log_format: Option<LogFormat>,
     /// Whether stderr is a log for machines, so that nothing else may be written there. Not a flag: found out at the start.
     #[arg(skip)]
     pub stderr_is_a_log: bool,
@@ -96,21 +98,6 @@ pub enum Format {
     Human,
     /// One JSON object, for programs.
     Json,
-}
-
-/// Where logs go, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// To the journal in a systemd service, else for people.
-    Auto,
-    /// Lines on stderr, for people.
-    Human,
-    /// One JSON object a line on stderr.
-    Json,
-    /// Fields to the journal; to syslog where there is none.
-    Journal,
-    /// To the local syslog.
-    Syslog,
 }
 
 /// When to use colours.
@@ -281,7 +268,8 @@ pub struct Remove {
 /// `edgeallow keep`
 ///
 /// Listens to the kernel's announcements of nf_tables and to changes of the files that backends own, and puts back what
-/// they undid, within two seconds. It never opens a network connection and does nothing where nothing is applied.
+/// they undid, within two seconds. It never opens a network connection, but for a webhook that is configured, and does
+/// nothing where nothing is applied.
 /// Something that undoes its work again and again is named in the log, and met ever more rarely. Changes of legacy
 /// iptables and of ipsets are announced by nobody: they are found by looking every few minutes. SIGHUP looks at once.
 #[derive(Debug, Args)]
@@ -289,6 +277,9 @@ pub struct Keep {
     /// The longest time between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     pub look_every: u32,
+    /// Metrics.
+    #[command(flatten)]
+    pub monitoring: Monitoring,
 }
 
 /// `edgeallow doctor`

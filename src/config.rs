@@ -16,7 +16,7 @@ use crate::{
     backends::{firewalld::FirewalldConfig, iptables::IptablesConfig, nftables::NftablesConfig},
     error::{Error, ErrorKind, Result, io_reason},
     host::read_bounded,
-    observe::hooks::HookConfig,
+    observe::{hooks::HookConfig, logs::LogFormat},
     plan::Protocol,
     source::SourceConfig,
 };
@@ -57,6 +57,8 @@ pub struct Config {
     pub acknowledged: Vec<String>,
     /// Where runs that act write metrics for Prometheus.
     pub metrics: Option<PathBuf>,
+    /// Where logs go, and how; `--log-format` wins.
+    pub log_format: LogFormat,
     /// `[on_change]`: told when a run has changed something.
     pub on_change: HookConfig,
     /// `[on_failure]`: told when a run has failed.
@@ -123,6 +125,7 @@ impl Default for Config {
             removal_grace: SignedDuration::from_hours(24),
             acknowledged: Vec::new(),
             metrics: None,
+            log_format: LogFormat::default(),
             on_change: HookConfig::default(),
             on_failure: HookConfig::default(),
             source: SourceConfig::default(),

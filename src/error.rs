@@ -190,8 +190,8 @@ impl Error {
         let e = Self::new(kind, format!("cannot {doing} {}: {}", path.display(), io_reason(err)));
         match err.kind() {
             std::io::ErrorKind::PermissionDenied if rustix::process::geteuid().is_root() => e.hint(
-                "root has not every right here: in a systemd unit it lacks CAP_DAC_OVERRIDE, so let root or a group of \
-                 the unit's (SupplementaryGroups=) use it",
+                "root has not every right here: in a systemd unit it lacks CAP_DAC_OVERRIDE. Let root use it, or give the \
+                 unit that capability in a drop-in",
             ),
             std::io::ErrorKind::PermissionDenied => e.hint("run edgeallow as root"),
             std::io::ErrorKind::StorageFull => e.hint("free some space on that file system and run edgeallow again"),

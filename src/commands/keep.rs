@@ -1,32 +1,117 @@
 //! `edgeallow keep`: a service that puts back what others undo.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
 
 use super::with_session;
 use crate::{
     cli::{self, Global},
+    config::Config,
     engine::{
-        keep::{Keeper, Round},
+        keep::{Keeper, Round, Seen, Work, timing::End},
         sync::Options,
     },
     error::{Exit, Result},
+    observe::{
+        self,
+        hooks::Events,
+        teller::{News, Teller},
+    },
     report::Report,
 };
 
+/// Looks that find nothing are written into the metrics no more often than this.
+const QUIET: Duration = Duration::from_secs(60);
+
 pub(super) fn run(global: &Global, args: &cli::Keep) -> Result<Exit> {
-    // Another edgeallow is not waited for here, where nothing else could be heard: it is asked again a little later.
-    let global = Global { offline: true, quiet: true, lock_timeout: 0, ..global.clone() };
-    let configuration = global.config_file().0;
-    let options = Options { restore: true, ..Options::default() };
+    let every = Duration::from_secs(args.look_every.into());
+    let mut service = Service {
+        // Another edgeallow is not waited for here, where nothing else could be heard: it is asked again a little later.
+        global: Global { offline: true, quiet: true, lock_timeout: 0, ..global.clone() },
+        configuration: global.config_file().0,
+        metrics: args.monitoring.metrics.clone(),
+        no_webhooks: global.offline,
+        every,
+        config: None,
+        teller: Teller::default(),
+        written: None,
+        unwritten: None,
+    };
+    Keeper::new(every, &mut service)?.run()?;
+    service.teller.close();
+    Ok(Exit::Ok)
+}
+
+struct Service {
+    global: Global,
+    configuration: PathBuf,
+    metrics: Option<PathBuf>,
+    /// The looks never open a connection; a webhook may, unless the operator forbids it.
+    no_webhooks: bool,
+    every: Duration,
+    /// The last one that could be read: of what is wrong with a later one its hooks are told.
+    config: Option<Config>,
+    teller: Teller,
+    /// When metrics were last written.
+    written: Option<Instant>,
+    /// Why they could not be.
+    unwritten: Option<String>,
+}
+
+impl Work for Service {
     // The configuration is read anew each time, so that an edit of it counts.
-    let mut round = || {
-        let done = with_session(&global, &[], |session| {
+    fn round(&mut self) -> Round {
+        let options = Options { restore: true, ..Options::default() };
+        let Self { global, configuration, config, .. } = self;
+        let done = with_session(global, &[], |session| {
             let of_backends = session.backends.iter().flat_map(|b| b.meta().files).map(PathBuf::from);
             let files = of_backends.chain([configuration.clone()]).collect();
-            Round { report: session.sync("sync", &options), files: Some(files) }
+            *config = Some(session.config.clone());
+            Round { report: session.sync("keep", &options), files: Some(files) }
         });
-        done.unwrap_or_else(|e| Round { report: Report::failed("sync", &e), files: None })
-    };
-    Keeper::new(Duration::from_secs(args.look_every.into()), &mut round)?.run()?;
-    Ok(Exit::Ok)
+        done.unwrap_or_else(|e| Round { report: Report::failed("keep", &e), files: None })
+    }
+
+    fn seen(&mut self, seen: Seen) {
+        let Seen { mut report, took, end, change, failure } = seen;
+        let often = || self.written.is_some_and(|at| at.elapsed() < QUIET.min(self.every));
+        if !(end == End::Clean && often()) {
+            report.warnings.extend(self.measure(&report, took));
+        }
+        let Some(config) = self.config.as_ref().filter(|_| change || failure) else { return };
+        let events = Events { change, failure };
+        self.teller.tell(News { config: config.clone(), events, report, offline: self.no_webhooks });
+    }
+}
+
+impl Service {
+    /// Writes the metrics, where somebody wants them; what went wrong is logged when it is new, and comes back.
+    fn measure(&mut self, report: &Report, took: Duration) -> Option<crate::backends::Warning> {
+        let run = observe::Run {
+            metrics: self.metrics.as_deref(),
+            state_dir: &self.global.state_dir,
+            config: self.config.as_ref(),
+            offline: true,
+            now: Timestamp::now(),
+            took,
+            progress: &|_| {},
+        };
+        let mut told = report.clone();
+        // Until a hook has done its work again.
+        told.warnings.extend(self.teller.failed());
+        let so_far = told.warnings.len();
+        observe::measure(&run, &mut told);
+        self.written = Some(Instant::now());
+        let warning = told.warnings.drain(so_far..).next();
+        let why = warning.as_ref().map(|w| format!("{} [{}]", w.message, w.id));
+        if let Some(why) = why.as_ref().filter(|why| self.unwritten.as_ref() != Some(why)) {
+            tracing::warn!("{why}");
+        }
+        self.unwritten = why;
+        warning
+    }
 }

@@ -28,7 +28,7 @@ use crate::{
     engine::{state::Store, sync::Session},
     error::{Error, ErrorKind, Exit, Result},
     host::Machine,
-    observe,
+    observe::{self, logs::LogFormat},
     report::{ErrorReport, Report, human, progress::Progress},
 };
 
@@ -46,7 +46,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Color::Always => anstream::ColorChoice::Always.write_global(),
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
-    global.stderr_is_a_log = observe::logs::init(&global);
+    global.stderr_is_a_log = observe::logs::init(log_form(&global, &command), &global);
     let exit = match command {
         Command::Sync(args) => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args)),
         Command::Status(args) => reported(&global, "status", &[], &args.monitoring, |s| status::run(s, &args)),
@@ -69,6 +69,18 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// What the flag says, else the configuration. One that can't be read says nothing here: the command says that itself.
+fn log_form(global: &Global, command: &Command) -> LogFormat {
+    let configured = || {
+        if matches!(command, Command::Completions { .. } | Command::Man { .. }) {
+            return None;
+        }
+        let (path, is_named) = global.config_file();
+        Config::load(&path, is_named).ok().map(|config| config.log_format)
+    };
+    global.log_format.or_else(configured).unwrap_or_default()
 }
 
 /// Reports arguments that can't be read, as JSON, and returns the process's exit status.

@@ -3,13 +3,18 @@
 //! Belongs here: how such a program is started and ended, whatever it does. Does not: which one, and when
 //! ([`crate::observe`]).
 
-use std::{cell::RefCell, process::Stdio, time::Duration};
+use std::{
+    cell::RefCell,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::Child,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::spawn::{FOLDERS, bare, begin, find};
@@ -19,6 +24,8 @@ use crate::error::{Error, ErrorKind, Result, io_reason};
 const KEPT: usize = 4096;
 /// How long the pipes are read on after it has ended: a child that it left behind may hold them open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How soon it is noticed that it shall be ended before its time.
+const NOTICE: Duration = Duration::from_millis(50);
 /// The longest piece of its output that is shown.
 const SHOWN: usize = 200;
 
@@ -34,11 +41,18 @@ pub struct Ended {
 /// Runs a program of the operator's in a process group of its own.
 ///
 /// It gets `input` on standard input, which it need not read, and an environment of `PATH`, `LC_ALL` and `env`. What it
-/// prints goes nowhere but into [`Ended::said`]. After `limit` it is killed with everything in its process group.
+/// prints goes nowhere but into [`Ended::said`]. After `limit`, and when `leave` becomes true, it is killed with everything
+/// in its process group.
 ///
 /// # Errors
-/// `program`: it can't be found or started, or was killed for taking too long.
-pub fn run_hook(argv: &[String], env: &[(&str, String)], input: &[u8], limit: Duration) -> Result<Ended> {
+/// `program`: it can't be found or started, or was killed.
+pub fn run_hook(
+    argv: &[String],
+    env: &[(&str, String)],
+    input: &[u8],
+    limit: Duration,
+    leave: &AtomicBool,
+) -> Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -47,19 +61,26 @@ pub fn run_hook(argv: &[String], env: &[(&str, String)], input: &[u8], limit: Du
         let mut child = start(argv, env)?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let said = [RefCell::default(), RefCell::default()];
-        let status = match timeout(limit, talk(&mut child, input, &said)).await {
+        let leaving = async {
+            while !leave.load(Ordering::SeqCst) {
+                sleep(NOTICE).await;
+            }
+        };
+        let status = tokio::select! {
+            status = talk(&mut child, input, &said) => Ok(status),
+            () = sleep(limit) => Err(format!("did not finish within {} and was killed", crate::source::seconds(limit))),
+            () = leaving => Err("was killed because edgeallow was asked to end".to_owned()),
+        };
+        let status = match status {
             Ok(status) => status,
-            Err(_) => {
+            Err(why) => {
                 // It hasn't been waited for, so its number is still its own and no stranger's.
                 if let Some(group) = group {
                     // Only a group that is gone already can't be killed.
                     let _ = kill_process_group(group, Signal::KILL);
                 }
                 let _ = child.wait().await;
-                return Err(Error::new(
-                    ErrorKind::Program,
-                    format!("{} did not finish within {} and was killed", argv[0], crate::source::seconds(limit)),
-                ));
+                return Err(Error::new(ErrorKind::Program, format!("{} {why}", argv[0])));
             }
         };
         let status = status
@@ -139,7 +160,8 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, input: &[u8], limit: Duration) -> Result<Ended> {
-        run_hook(&["/bin/sh".into(), "-c".into(), script.into()], &[("EDGEALLOW_EVENT", "change".into())], input, limit)
+        let (argv, env) = (["/bin/sh".into(), "-c".into(), script.into()], [("EDGEALLOW_EVENT", "change".into())]);
+        run_hook(&argv, &env, input, limit, &AtomicBool::new(false))
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -174,6 +196,21 @@ mod tests {
     }
 
     #[test]
+    fn one_that_hangs_is_ended_at_once_when_we_are() {
+        let (leave, began) = (AtomicBool::new(false), Instant::now());
+        let error = std::thread::scope(|scope| {
+            let hook = scope.spawn(|| {
+                let argv = ["/bin/sh".into(), "-c".into(), "trap '' TERM; sleep 300".into()];
+                run_hook(&argv, &[], b"", LONG, &leave)
+            });
+            leave.store(true, Ordering::SeqCst);
+            hook.join().unwrap().unwrap_err()
+        });
+        assert_eq!(error.message, "/bin/sh was killed because edgeallow was asked to end");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
     fn one_that_does_not_read_or_reads_a_little_does_not_stop_us() {
         let much = vec![b'x'; 4 << 20];
         assert_eq!(sh("exit 3", &much, LONG).unwrap().status, Some(3));
@@ -200,10 +237,10 @@ mod tests {
     #[test]
     fn a_signal_is_no_status_and_one_that_is_not_there_is_said_so() {
         assert_eq!(sh("kill -9 $$", b"", LONG).unwrap().status, None);
-        let missing = run_hook(&["/no/such/hook".into()], &[], b"", LONG).unwrap_err();
+        let missing = run_hook(&["/no/such/hook".into()], &[], b"", LONG, &AtomicBool::new(false)).unwrap_err();
         assert_eq!(missing.message, "there is no program /no/such/hook that could be run");
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().to_str().unwrap().to_owned();
-        assert!(run_hook(&[folder], &[], b"", LONG).is_err());
+        assert!(run_hook(&[folder], &[], b"", LONG, &AtomicBool::new(false)).is_err());
     }
 }

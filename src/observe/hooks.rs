@@ -3,11 +3,11 @@
 //! Belongs here: when they are told, and what. Does not: running a program ([`crate::host`]), the request
 //! ([`crate::source`]).
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::atomic::AtomicBool, time::Duration};
 
 use serde::Deserialize;
 
-use super::{Run, story};
+use super::story;
 use crate::{
     backends::Warning,
     config::Config,
@@ -94,31 +94,56 @@ enum Event {
     Failure,
 }
 
-/// Tells whoever wants to know of this run. Returns what went wrong with that, as warnings.
-///
-/// Only runs that act are told of: `sync` and `remove`, and not their dry runs. A run that found another one at work is
-/// no failure: that one tells of itself.
-pub fn run(config: &Config, run: &Run<'_>, report: &Report) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    if report.dry_run {
-        return warnings;
+/// Of what the operator is told: of either, of both, or of nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Events {
+    /// `[on_change]`
+    pub change: bool,
+    /// `[on_failure]`
+    pub failure: bool,
+}
+
+impl Events {
+    /// What a run has to tell.
+    ///
+    /// Only runs that act are told of: `sync` and `remove`, and not their dry runs. A run that found another one at work
+    /// is no failure: that one tells of itself.
+    #[must_use]
+    pub fn of(report: &Report) -> Self {
+        let failed = !matches!(report.exit, Exit::Ok | Exit::Pending | Exit::Locked);
+        Self { change: report.changed && !report.dry_run, failure: failed && !report.dry_run }
     }
-    let failed = !matches!(report.exit, Exit::Ok | Exit::Pending | Exit::Locked);
-    let both = [(report.changed, Event::Change, &config.on_change), (failed, Event::Failure, &config.on_failure)];
+}
+
+/// How it is told.
+pub struct Manner<'a> {
+    /// Whether no network connection may be opened.
+    pub offline: bool,
+    /// Told what is going on.
+    pub progress: &'a dyn Fn(&str),
+    /// Becomes true when a command that is being run shall be ended.
+    pub leave: &'a AtomicBool,
+}
+
+/// Tells whoever wants to know of these events. Returns what went wrong with that, as warnings.
+pub fn run(config: &Config, events: Events, report: &Report, manner: &Manner<'_>) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let both =
+        [(events.change, Event::Change, &config.on_change), (events.failure, Event::Failure, &config.on_failure)];
     for (_, event, hook) in both.into_iter().filter(|(happened, ..)| *happened) {
         let name = if event == Event::Change { "on_change" } else { "on_failure" };
         if !hook.command.is_empty() {
-            (run.progress)(&format!("running the {name} command"));
-            if let Err(why) = command(hook, event, report) {
+            (manner.progress)(&format!("running the {name} command"));
+            if let Err(why) = command(hook, event, report, manner.leave) {
                 warnings.push(Warning::new("hook-failed", format!("the {name} command failed: {why}")));
             }
         }
         let hooked = hook.webhook.is_some() || hook.webhook_file.is_some();
-        if hooked && run.offline {
+        if hooked && manner.offline {
             let what = format!("--offline: the {name} webhook was not told");
             warnings.push(Warning::new("hook-skipped", what));
         } else if hooked {
-            (run.progress)(&format!("telling the {name} webhook"));
+            (manner.progress)(&format!("telling the {name} webhook"));
             if let Err(e) = webhook(hook, config, report) {
                 warnings.push(Warning::new("hook-failed", format!("the {name} webhook failed: {}", e.message)));
             }
@@ -127,7 +152,7 @@ pub fn run(config: &Config, run: &Run<'_>, report: &Report) -> Vec<Warning> {
     warnings
 }
 
-fn command(hook: &HookConfig, event: Event, report: &Report) -> Result<(), String> {
+fn command(hook: &HookConfig, event: Event, report: &Report, leave: &AtomicBool) -> Result<(), String> {
     let json = serde_json::to_vec(report).map_err(|e| format!("the report can't be written as JSON: {e}"))?;
     let event = if event == Event::Change { "change" } else { "failure" };
     let env = [
@@ -135,7 +160,7 @@ fn command(hook: &HookConfig, event: Event, report: &Report) -> Result<(), Strin
         ("EDGEALLOW_COMMAND", report.command.to_owned()),
         ("EDGEALLOW_EXIT_STATUS", (report.exit as u8).to_string()),
     ];
-    let ended = run_hook(&hook.command, &env, &json, hook.timeout).map_err(|e| e.message)?;
+    let ended = run_hook(&hook.command, &env, &json, hook.timeout, leave).map_err(|e| e.message)?;
     let end = match ended.status {
         Some(0) => {
             tracing::debug!(hook = hook.command[0], "it said: {}", ended.said);
@@ -255,16 +280,8 @@ mod tests {
             let config =
                 Config { on_change: touch(dir.path(), "c"), on_failure: touch(dir.path(), "f"), ..Config::default() };
             let report = Report { changed, exit, dry_run, ..report() };
-            let around = Run {
-                metrics: None,
-                state_dir: dir.path(),
-                config: Some(&config),
-                offline: true,
-                now: jiff::Timestamp::UNIX_EPOCH,
-                took: Duration::ZERO,
-                progress: &|_| {},
-            };
-            assert_eq!(run(&config, &around, &report), []);
+            let manner = Manner { offline: true, progress: &|_| {}, leave: &AtomicBool::new(false) };
+            assert_eq!(run(&config, Events::of(&report), &report, &manner), []);
             let found: String = ["c", "f"].into_iter().filter(|n| dir.path().join(n).exists()).collect();
             assert_eq!(found, told, "{changed} {exit:?} {dry_run}");
         }

@@ -7,7 +7,9 @@ use std::{
     os::fd::AsFd,
 };
 
+use clap::ValueEnum;
 use rustix::fs::fstat;
+use serde::Deserialize;
 use tracing_subscriber::{
     Layer, Registry,
     filter::{LevelFilter, Targets},
@@ -17,19 +19,38 @@ use tracing_subscriber::{
 
 use super::{story, syslog};
 use crate::{
-    cli::{Color, Global, LogFormat},
+    cli::{Color, Global},
     error::io_reason,
 };
+
+/// Where logs go, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum LogFormat {
+    /// To the journal in a systemd service, else for people.
+    #[default]
+    Auto,
+    /// Lines on stderr, for people.
+    Human,
+    /// One JSON object a line on stderr.
+    Json,
+    /// Fields to the journal; to syslog where there is none.
+    Journal,
+    /// To the local syslog.
+    Syslog,
+}
 
 /// Sets up logging for this process, once.
 ///
 /// `auto` is for people, except under systemd, where standard error is the journal: then fields go there. Where the
 /// journal is asked for and there is none, syslog gets what it would have got; where there is neither, standard error.
 ///
-/// Returns whether standard error is a log for machines now, which gets every error as an event: JSON, or the journal.
+/// `form` is what the operator wants. Returns whether standard error is a log for machines now, which gets every error as
+/// an event: JSON, or the journal.
 #[must_use]
-pub fn init(global: &Global) -> bool {
-    let asked = match global.log_format {
+pub fn init(form: LogFormat, global: &Global) -> bool {
+    let asked = match form {
         LogFormat::Auto if is_the_journal(io::stderr()) => LogFormat::Journal,
         LogFormat::Auto => LogFormat::Human,
         asked => asked,
@@ -40,7 +61,7 @@ pub fn init(global: &Global) -> bool {
     let _ = tracing_subscriber::registry().with(layer).try_init();
     let complete = missing.is_empty();
     // That systemd's own journal can't be reached from within a service is the operator's choice.
-    if global.log_format != LogFormat::Auto {
+    if form != LogFormat::Auto {
         for what in missing {
             tracing::warn!("{what}");
         }

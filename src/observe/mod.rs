@@ -11,11 +11,13 @@ pub mod logs;
 pub mod metrics;
 mod story;
 mod syslog;
+pub mod teller;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use jiff::Timestamp;
 
+use self::hooks::{Events, Manner};
 use crate::{config::Config, report::Report};
 
 /// What is known of a run besides its report.
@@ -39,17 +41,10 @@ pub struct Run<'a> {
 /// Tells of a run that has ended: writes the metrics, runs the hooks, and logs what came of it all. Warnings of its own
 /// are added to the report; nothing else in it changes.
 pub fn after(run: &Run<'_>, report: &mut Report) {
-    let file = run.metrics.or_else(|| {
-        // What the configuration names is fed by runs that act; a look by somebody else must not need root for it.
-        let config = run.config.filter(|_| !report.dry_run)?;
-        config.metrics.as_deref()
-    });
     // Written before the hooks are run, which may take their time and are not always let.
-    let mut metrics = file.map(|file| metrics::Metrics::record(file, run, report));
-    if let Some(warning) = metrics.as_ref().and_then(|m| m.write().err()) {
-        report.warnings.push(warning);
-    }
-    let failed = run.config.map(|config| hooks::run(config, run, report)).unwrap_or_default();
+    let mut metrics = measure(run, report);
+    let manner = Manner { offline: run.offline, progress: run.progress, leave: &AtomicBool::new(false) };
+    let failed = run.config.map(|config| hooks::run(config, Events::of(report), report, &manner)).unwrap_or_default();
     if !failed.is_empty() {
         report.warnings.extend(failed);
         if let Some(metrics) = &mut metrics {
@@ -59,4 +54,16 @@ pub fn after(run: &Run<'_>, report: &mut Report) {
         }
     }
     story::tell(report, run.took);
+}
+
+/// Writes the metrics, where somebody wants them. If that fails, there is one more warning in the report.
+pub fn measure<'a>(run: &Run<'a>, report: &mut Report) -> Option<metrics::Metrics<'a>> {
+    let file = run.metrics.or_else(|| {
+        // What the configuration names is fed by runs that act; a look by somebody else must not need root for it.
+        let config = run.config.filter(|_| !report.dry_run)?;
+        config.metrics.as_deref()
+    })?;
+    let metrics = metrics::Metrics::record(file, run, report);
+    report.warnings.extend(metrics.write().err());
+    Some(metrics)
 }

@@ -13,13 +13,13 @@ use crate::{
     plan::{Change, Step},
 };
 
-/// What one run of `sync`, `status`, `verify`, `doctor` or `remove` did, would do, or found.
+/// What one run of `sync`, `status`, `verify`, `doctor` or `remove`, or one look of `keep`, did, would do, or found.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// The version of this layout: 1.
     pub schema: u32,
-    /// `sync`, `status`, `verify`, `doctor` or `remove`.
+    /// `sync`, `status`, `verify`, `doctor` or `remove`; `keep` in what its hooks get.
     pub command: &'static str,
     /// Whether nothing was to be changed.
     pub dry_run: bool,

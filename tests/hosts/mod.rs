@@ -513,6 +513,9 @@ fn a_list_is_saved_for_another_process_without_privilege() {
     lab.run(["mkdir", "-m", "777", "/run/fetched"]);
     let list = list_with(&lab, "list", &[]);
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
+    let capabilities = lab.run([nobody.as_slice(), &["grep", "^Cap", "/proc/self/status"]].concat()).stdout;
+    let none = capabilities.lines().filter(|l| l.ends_with("\t0000000000000000")).count();
+    assert_eq!(none, 5, "it has none, and can get none: {capabilities}");
     let fetch = ["/usr/local/bin/edgeallow", "fetch", "--list", &list, "--save=/run/fetched/list.json"];
     let output = lab.command([nobody.as_slice(), &fetch].concat()).run().expect_ok();
     assert!(output.stdout.is_empty(), "{output:?}");

@@ -102,6 +102,13 @@ impl<'a> Keeper<'a> {
         start.elapsed()
     }
 
+    /// Harms something while the keeper can see it, and waits until that was put right so many times in all.
+    pub fn harmed_and_healed(&self, times: usize) {
+        self.lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+        self.wait_for("healed nftables", times);
+        self.wait_for("after the heal before", times);
+    }
+
     /// Harms something while the keeper can't see it, proves by a packet that Cloudflare is shut out, lets the keeper go
     /// on, and says how long it takes until Cloudflare is let in.
     pub fn heals(&self, harm: impl Fn(&Lab)) -> Duration {

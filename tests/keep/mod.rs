@@ -3,6 +3,7 @@
 //! Belongs here: the service at work on real hosts. Does not: what a sync does (`tests/conformance`).
 
 mod keeper;
+mod told;
 
 use std::{
     os::unix::net::UnixDatagram,

@@ -129,7 +129,7 @@ fn a_hook_that_failed_is_among_the_warnings() {
     lab.run(["mkdir", FOLDER]);
     done(&lab, sync_to(&lab, "9.9.9.0/24", &[]));
     let m = metrics(&lab);
-    assert_eq!(m.value("edgeallow_warnings", &[("id", "hook-failed")]), 1.0);
+    assert_eq!(m.value("edgeallow_warnings", &[("command", "sync"), ("id", "hook-failed")]), 1.0);
     assert_eq!(m.value("edgeallow_runs_total", &[("command", "sync"), ("exit_status", "0")]), 1.0);
 }
 

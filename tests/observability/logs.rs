@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, os::unix::net::UnixDatagram, time::Duration
 
 use serde_json::Value;
 
-use super::host;
+use super::{configure, host};
 use crate::{lab::Lab, run::list_with};
 
 /// edgeallow's standard error is what systemd would have connected to the journal.
@@ -142,6 +142,23 @@ fn without_a_journal_syslog_gets_it_and_without_that_standard_error() {
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""), "{output:?}");
     let lines: Vec<_> = syslog.all().into_iter().map(|d| String::from_utf8(d).expect("text")).collect();
     assert!(lines.iter().any(|l| l.starts_with("<30>edgeallow[") && l.contains("sync done")), "{lines:#?}");
+}
+
+#[test]
+fn the_configuration_says_where_logs_go_and_the_flag_wins() {
+    let lab = host("log_format = \"json\"");
+    let list = list_with(&lab, "list", &[]);
+    let sync = |args: &[&str]| lab.edgeallow([&["sync", "--list", &list], args].concat()).expect_ok().stderr;
+    let lines = |text: &str| text.lines().filter(|l| serde_json::from_str::<Value>(l).is_ok()).count();
+    let configured = sync(&[]);
+    assert!(lines(&configured) > 2 && lines(&configured) == configured.lines().count(), "{configured}");
+    assert_eq!(lines(&sync(&["--log-format", "human", "-vv"])), 0);
+    // What is said in a form that can't be had is said in the usual one.
+    configure(&lab, "log_format = \"jason\"");
+    let refused = lab.edgeallow(["sync"]).expect(2);
+    assert!(refused.stderr.starts_with("error: ") && refused.stderr.contains("unknown variant `jason`"), "{refused:?}");
+    // Completions and manual pages have nothing to do with it.
+    lab.edgeallow(["completions", "bash"]).expect_ok();
 }
 
 #[test]

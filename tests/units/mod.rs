@@ -64,7 +64,8 @@ fn drop_ins_give_what_is_needed_and_not_everything() {
         let most = match name.as_str() {
             "apache.conf" => 29,
             "csf.conf" => 24,
-            "nftables.conf" => 23,
+            "nftables.conf" | "webhook.conf" => 23,
+            "metrics.conf" => 21,
             "iptables-legacy.conf" => 22,
             _ => 20,
         };
@@ -90,14 +91,44 @@ fn expect_exposure(lab: &Lab, unit: &str, tenths: u32) {
     assert!(output.stdout.contains("Overall exposure level"), "{output:?}");
 }
 
-#[test]
-fn the_units_do_their_work_under_systemd() {
-    // It brings a host of its own: systemd has to be its first process.
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/units/systemd.sh");
-    let output = Command::new("/bin/bash").arg(script).arg(env!("CARGO_BIN_EXE_edgeallow")).arg(units()).output();
-    let output = output.expect("start the script");
+/// Runs a case under a real systemd. It brings a host of its own: systemd has to be its first process.
+fn under_systemd(case: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/units");
+    let mut command = Command::new("/bin/bash");
+    command.arg(folder.join("systemd.sh")).arg(env!("CARGO_BIN_EXE_edgeallow")).arg(units());
+    let output = command.arg(folder.join("cases").join(case)).output().expect("start the script");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{:?}\n{said}", output.status);
+}
+
+#[test]
+fn the_units_do_their_work_under_systemd() {
+    under_systemd("nftables.sh");
+}
+
+#[test]
+fn the_units_serve_firewalld_under_systemd_and_let_it_restart() {
+    under_systemd("firewalld.sh");
+}
+
+#[test]
+fn with_its_drop_in_the_units_serve_legacy_iptables_under_systemd() {
+    under_systemd("iptables-legacy.sh");
+}
+
+#[test]
+fn with_its_drop_in_the_units_serve_csf_under_systemd() {
+    under_systemd("csf.sh");
+}
+
+#[test]
+fn with_their_drop_ins_the_units_tell_webhooks_and_metrics_under_systemd() {
+    under_systemd("told.sh");
+}
+
+#[test]
+fn metrics_and_mail_get_out_of_the_units_under_systemd() {
+    under_systemd("outside.sh");
 }
 
 #[test]

@@ -27,6 +27,7 @@ use self::{
     timing::{End, Timing},
 };
 use crate::{
+    backends::Warning,
     error::{Error, ErrorKind, Exit, Result, io_reason},
     host::{netlink::Listener, service::Manager, signals::Signals, watch::Watcher},
     report::{BackendState, Report},
@@ -40,6 +41,34 @@ pub struct Round {
     pub files: Option<Vec<PathBuf>>,
 }
 
+/// A look that found no other edgeallow at work.
+pub struct Seen {
+    /// What it did. [`UNDONE_AGAIN`] is among its warnings while somebody keeps undoing what is done.
+    pub report: Report,
+    /// How long it took.
+    pub took: Duration,
+    /// How it ended.
+    pub end: End,
+    /// Whether it is worth telling that it changed something.
+    pub change: bool,
+    /// Whether it is worth telling that something failed.
+    pub failure: bool,
+}
+
+/// The warning that somebody keeps undoing what is done, so that it is put back only from time to time.
+pub const UNDONE_AGAIN: &str = "undone-again";
+
+/// What a keeper has done for it.
+pub trait Work {
+    /// One offline sync.
+    fn round(&mut self) -> Round;
+
+    /// Takes notice of a look. A heal is told when the second look has confirmed it, and that second look isn't.
+    ///
+    /// Nothing is heard or healed meanwhile, so this may not take long.
+    fn seen(&mut self, seen: Seen);
+}
+
 /// Listens, waits and keeps.
 pub struct Keeper<'a> {
     changes: Listener,
@@ -47,26 +76,29 @@ pub struct Keeper<'a> {
     signals: Signals,
     manager: Manager,
     timing: Timing,
-    round: &'a mut dyn FnMut() -> Round,
+    work: &'a mut dyn Work,
     /// What was said already and still holds.
     said: BTreeSet<String>,
+    /// What failed in the last look.
+    failing: BTreeSet<String>,
     heals: u64,
 }
 
 impl<'a> Keeper<'a> {
-    /// Listens from now on. `every` is the longest time between two looks, `round` makes one.
+    /// Listens from now on. `every` is the longest time between two looks, `work` makes them.
     ///
     /// # Errors
     /// `no-privilege` without CAP_NET_ADMIN; `netlink`, `io`, `internal` where something can't be listened to.
-    pub fn new(every: Duration, round: &'a mut dyn FnMut() -> Round) -> Result<Self> {
+    pub fn new(every: Duration, work: &'a mut dyn Work) -> Result<Self> {
         Ok(Self {
             changes: Listener::open()?,
             watcher: Watcher::new()?,
             signals: Signals::catch()?,
             manager: Manager::from_env(),
             timing: Timing::new(Instant::now(), every),
-            round,
+            work,
             said: BTreeSet::new(),
+            failing: BTreeSet::new(),
             heals: 0,
         })
     }
@@ -130,30 +162,58 @@ impl<'a> Keeper<'a> {
     fn look(&mut self, why: &str) {
         let started = Instant::now();
         self.timing.begin();
-        let mut end = self.once(why);
-        if end == End::Healed {
-            // The second look goes without saying if it finds nothing.
-            end = match self.once("the heal before") {
-                End::Clean => End::Healed,
-                other => other,
-            };
+        let mut looks = vec![self.once(why)];
+        if looks[0].end == End::Healed {
+            let second = self.once("the heal before");
+            // It goes without saying if it finds nothing.
+            if second.end != End::Clean {
+                looks.push(second);
+            }
         }
-        let now = Instant::now();
-        if let Some(wait) = self.timing.ended(now, end, now.duration_since(started)) {
+        let (now, end) = (Instant::now(), looks[looks.len() - 1].end);
+        let step = self.timing.ended(now, end, now.duration_since(started));
+        if let Some(wait) = step {
             self.tell_of(wait, end);
+        }
+        for look in looks.into_iter().filter(|look| look.end != End::Busy) {
+            let seen = self.news(look, step.is_some_and(|wait| !wait.is_zero()));
+            self.work.seen(seen);
         }
     }
 
+    /// Decides what of a look is worth telling. `step` says that heals are held back for longer than before.
+    ///
+    /// While something keeps undoing them, each step is told and not each heal; what fails is told once.
+    fn news(&mut self, look: Seen, step: bool) -> Seen {
+        let Seen { mut report, took, end, .. } = look;
+        let failing = if end == End::Failed { failures(&report) } else { BTreeSet::new() };
+        let fails_anew = !failing.is_subset(&self.failing);
+        self.failing = failing;
+        let wait = self.timing.held_back();
+        if let Some(wait) = wait.filter(|_| end == End::Healed) {
+            let what = format!(
+                "something keeps undoing edgeallow's changes: they are put back only every {} s; find what writes the rules \
+                 and end it",
+                wait.as_secs()
+            );
+            report.warnings.push(Warning::new(UNDONE_AGAIN, what));
+        }
+        let change = report.changed && (wait.is_none() || step);
+        Seen { report, took, end, change, failure: fails_anew || (end == End::Healed && step) }
+    }
+
     /// One look, with what was heard before it taken as seen.
-    fn once(&mut self, why: &str) -> End {
+    fn once(&mut self, why: &str) -> Seen {
         if let Err(e) = self.hear() {
             tracing::debug!("{e}");
         }
         let started = Instant::now();
-        let Round { report, files } = (self.round)();
+        let Round { report, files } = self.work.round();
+        let took = started.elapsed();
         let unwatched =
             files.map_or_else(Vec::new, |files| self.watcher.follow(&places(files.iter().map(PathBuf::as_path))));
-        self.tell(&report, unwatched, why, started.elapsed())
+        let end = self.tell(&report, unwatched, why, took);
+        Seen { report, took, end, change: false, failure: false }
     }
 
     fn tell(&mut self, report: &Report, unwatched: Vec<String>, why: &str, took: Duration) -> End {
@@ -227,4 +287,11 @@ impl<'a> Keeper<'a> {
             wait.as_secs()
         );
     }
+}
+
+/// What failed, in words.
+fn failures(report: &Report) -> BTreeSet<String> {
+    let of_backends = report.backends.iter().filter_map(|b| Some(format!("{}: {}", b.name, b.error.as_ref()?.message)));
+    let of_all = report.error.iter().map(|e| e.message.clone());
+    of_backends.chain(of_all).chain([format!("exit status {}", report.exit as u8)]).collect()
 }

@@ -94,6 +94,12 @@ impl Timing {
         self.not_before.map_or(asked, |bound| asked.max(bound))
     }
 
+    /// How long heals are held back, because somebody keeps undoing them.
+    #[must_use]
+    pub fn held_back(&self) -> Option<Duration> {
+        Some(self.wait).filter(|wait| !wait.is_zero())
+    }
+
     /// A look begins: the changes so far are what it looks at.
     pub fn begin(&mut self) {
         self.changed = None;

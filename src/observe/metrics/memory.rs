@@ -32,13 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Memory {
-    /// By command: `sync`, `status` and so on; `dry-run` for dry runs of commands that act.
+    /// By command: `sync`, `keep` and so on; `dry-run` for dry runs of commands that act.
     pub runs: BTreeMap<String, Runs>,
     pub list: Option<List>,
     pub backends: BTreeMap<String, Backend>,
     pub reach: Option<Reach>,
-    /// How many of each id the last run had.
-    pub warnings: BTreeMap<String, usize>,
 }
 
 /// The runs of a command.
@@ -52,6 +50,9 @@ pub(super) struct Runs {
     pub changes: usize,
     /// How many ended with each exit status.
     pub total: BTreeMap<String, usize>,
+    /// How many warnings of each id the last one had.
+    #[serde(default)]
+    pub warnings: BTreeMap<String, usize>,
 }
 
 /// The list as it was last used.
@@ -144,8 +145,7 @@ impl Memory {
 
     /// Adds a run.
     pub fn add(&mut self, report: &Report, now: Timestamp, took: Duration) {
-        let acts = !matches!(report.command, "status" | "verify");
-        let command = if report.dry_run && acts { "dry-run" } else { report.command };
+        let command = name(report);
         let before = self.runs.get(command);
         // Pending changes are what a look is for, and no failure of it.
         let success = matches!(report.exit, Exit::Ok | Exit::Pending);
@@ -155,7 +155,15 @@ impl Memory {
         *total.entry((report.exit as u8).to_string()).or_default() += 1;
         let changes = story::changes(report);
         let exit = report.exit as u8;
-        let runs = Runs { last_run: now, last_success, exit, took: took.as_secs_f64(), changes, total };
+        let runs = Runs {
+            last_run: now,
+            last_success,
+            exit,
+            took: took.as_secs_f64(),
+            changes,
+            total,
+            warnings: warnings(report),
+        };
         self.runs.insert(command.to_owned(), runs);
         self.list(report);
         for backend in &report.backends {
@@ -165,10 +173,13 @@ impl Memory {
         if let Some(reach) = report.reach.as_ref().filter(|r| r.traces.is_empty()) {
             self.reach = Some(Reach::of(reach, now));
         }
-        self.warnings_are(report);
     }
 
     fn list(&mut self, report: &Report) {
+        // What is kept is what a sync has applied: nothing new, and less is known of where it came from.
+        if report.command == "keep" && self.list.is_some() {
+            return;
+        }
         if let (Some(source), Some(list)) = (&report.source, &report.list) {
             self.list = Some(List {
                 source: source.name.clone(),
@@ -186,13 +197,26 @@ impl Memory {
         }
     }
 
-    /// Takes the report's warnings in place of the last run's.
+    /// Takes the report's warnings as they are now.
     pub fn warnings_are(&mut self, report: &Report) {
-        self.warnings.clear();
-        for warning in &report.warnings {
-            *self.warnings.entry(warning.id.clone()).or_default() += 1;
+        if let Some(runs) = self.runs.get_mut(name(report)) {
+            runs.warnings = warnings(report);
         }
     }
+}
+
+/// What a run counts as.
+fn name(report: &Report) -> &'static str {
+    let acts = !matches!(report.command, "status" | "verify");
+    if report.dry_run && acts { "dry-run" } else { report.command }
+}
+
+fn warnings(report: &Report) -> BTreeMap<String, usize> {
+    let mut warnings = BTreeMap::new();
+    for warning in &report.warnings {
+        *warnings.entry(warning.id.clone()).or_default() += 1;
+    }
+    warnings
 }
 
 impl Backend {

@@ -104,8 +104,14 @@ fn text(memory: &Memory) -> String {
     list(&mut page, memory);
     backends(&mut page, memory);
     reach(&mut page, memory);
-    let warnings: Vec<_> = memory.warnings.iter().map(|(id, n)| ([("id", id.as_str())], number(*n))).collect();
-    page.many("edgeallow_warnings", Kind::Gauge, "Warnings of the last run, by their id.", &warnings);
+    let warnings: Vec<_> = memory
+        .runs
+        .iter()
+        .flat_map(|(command, r)| {
+            r.warnings.iter().map(|(id, n)| ([("command", command.as_str()), ("id", id.as_str())], number(*n)))
+        })
+        .collect();
+    page.many("edgeallow_warnings", Kind::Gauge, "Warnings of the last run of a command, by their id.", &warnings);
     page.text()
 }
 

@@ -101,7 +101,7 @@ fn everything_that_is_promised_is_there() {
     assert_eq!((state("nftables", "applied"), state("nftables", "in_sync"), state("ufw", "skipped")), (1.0, 0.0, 1.0));
     assert_eq!(m.value("edgeallow_backend_drift", &[("backend", "nftables")]), 0.0);
     assert_eq!(m.value("edgeallow_backend_changes", &[("backend", "nftables")]), 2.0);
-    assert_eq!(m.value("edgeallow_warnings", &[("id", "list-old")]), 1.0);
+    assert_eq!(m.value("edgeallow_warnings", &[("command", "sync"), ("id", "list-old")]), 1.0);
 }
 
 #[test]
@@ -115,7 +115,11 @@ fn a_failure_leaves_the_last_success_and_what_was_known() {
     assert_eq!(m.value("edgeallow_runs_total", &[("command", "sync"), ("exit_status", "3")]), 1.0);
     assert_eq!(m.value("edgeallow_list_prefixes", &[("family", "ipv4")]), 15.0);
     assert_eq!(m.value("edgeallow_backend_state", &[("backend", "nftables"), ("state", "in_sync")]), 1.0);
-    assert_eq!(m.get("edgeallow_warnings", &[("id", "list-old")]), None, "the last run had no such warning");
+    assert_eq!(
+        m.get("edgeallow_warnings", &[("command", "sync"), ("id", "list-old")]),
+        None,
+        "the last run had no such warning"
+    );
     // The first run of all fails: there is no last success to speak of.
     let dir = tempfile::tempdir().unwrap();
     let m = write(dir.path(), &bad(), 7 * DAY);
@@ -137,6 +141,26 @@ fn a_look_is_not_a_sync_and_shows_drift() {
     let m = write(dir.path(), &dry, 8 * DAY);
     assert_eq!(m.value("edgeallow_last_run_timestamp_seconds", &SYNC), 518_400.0);
     assert_eq!(m.value("edgeallow_last_run_timestamp_seconds", &[("command", "dry-run")]), 691_200.0);
+}
+
+#[test]
+fn what_keeps_it_is_told_beside_the_syncs_and_says_nothing_of_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &good(BackendState::InSync), 6 * DAY);
+    let mut kept = good(BackendState::Applied);
+    (kept.command, kept.warnings) = ("keep", vec![Warning::new("undone-again", "x")]);
+    if let Some(source) = &mut kept.source {
+        (source.origin, source.fetched_at) = ("cache".into(), None);
+    }
+    let m = write(dir.path(), &kept, 7 * DAY);
+    assert_eq!(m.value("edgeallow_last_success_timestamp_seconds", &SYNC), 518_400.0, "a sync that stays away is seen");
+    assert_eq!(m.value("edgeallow_last_success_timestamp_seconds", &[("command", "keep")]), 604_800.0);
+    assert_eq!(m.value("edgeallow_warnings", &[("command", "keep"), ("id", "undone-again")]), 1.0);
+    assert_eq!(m.value("edgeallow_warnings", &[("command", "sync"), ("id", "list-old")]), 1.0);
+    assert_eq!(m.value("edgeallow_list_fetched_timestamp_seconds", &[]), 432_000.0);
+    let list = [("source", "a \"quoted\" \\ name\nof two lines"), ("origin", "file")];
+    assert_eq!(m.value("edgeallow_list_info", &list), 1.0);
+    assert_eq!(m.value("edgeallow_backend_state", &[("backend", "nftables"), ("state", "applied")]), 1.0);
 }
 
 #[test]
