@@ -11,7 +11,7 @@ packages() {
     case $1 in
     build) echo gcc libc6-dev pkg-config libnftnl-dev libmnl-dev ;;
     test) echo nftables iptables ipset ufw iproute2 util-linux mount hostname ca-certificates \
-        fail2ban apache2 apache2-utils libapache2-mod-evasive nginx firewalld dbus systemd
+        fail2ban apache2 apache2-utils libapache2-mod-evasive nginx php-fpm openssl curl firewalld dbus systemd
         # mod_evasive wants some mailer; the smallest will do where there is none, and none is replaced.
         [ -x /usr/sbin/sendmail ] || echo msmtp-mta ;;
     demo) echo nftables iproute2 util-linux mount perl-base ;;
@@ -92,7 +92,7 @@ apt-get install -qq -y --no-remove --no-install-recommends $missing >/dev/null 2
 
 # Nor at the next boot: a firewall that somebody installed to run tests must not lock him out.
 if command -v systemctl >/dev/null; then
-    for service in ufw fail2ban apache2 nginx firewalld openssh-server:ssh; do
+    for service in ufw fail2ban apache2 nginx firewalld php-fpm:php8.2-fpm openssh-server:ssh; do
         case "$missing " in
         *" ${service%:*} "*) systemctl disable "${service#*:}" >/dev/null 2>&1 || true ;;
         esac

@@ -303,6 +303,9 @@ pub struct Doctor {
     /// Read this log too, whatever program wrote it; may be given several times
     #[arg(long = "log", value_name = "FILE")]
     pub logs: Vec<PathBuf>,
+    /// Write one HTML page too, to send to a hoster: whole in itself, and without anything secret
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// A length of time with days, which a day of 24 hours is.

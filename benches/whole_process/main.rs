@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unsafe_code)]
 
 mod idle;
+mod logs;
 mod measure;
 mod reach;
 mod tools;
@@ -14,7 +15,7 @@ mod workloads;
 use std::{env, process::Command};
 
 /// The parts, each in namespaces of its own.
-const PARTS: [&str; 4] = ["small", "tools", "reach", "large"];
+const PARTS: [&str; 5] = ["small", "tools", "reach", "logs", "large"];
 
 /// Arguments: the parts to be run (all of them), and the size of the largest list (a million).
 fn main() {
@@ -25,6 +26,7 @@ fn main() {
         Ok("tools") => tools::all(),
         Ok("idle") => idle::keep(),
         Ok("reach") => reach::all(),
+        Ok("logs") => logs::all(),
         Ok(_) => workloads::large(largest),
         Err(_) => {
             println!("# Benchmarks\n\n{}\n", measure::machine());

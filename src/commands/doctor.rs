@@ -1,18 +1,42 @@
 //! `edgeallow doctor`: why Cloudflare would answer with an error here.
 
-use crate::{cli, doctor::Ask, engine::sync::Session, report::Report};
+use std::path::Path;
+
+use crate::{
+    backends::Warning,
+    cli,
+    doctor::Ask,
+    engine::sync::Session,
+    error::{Exit, Result},
+    host,
+    report::{Report, html},
+};
 
 pub(super) fn run(session: &Session<'_>, args: &cli::Doctor) -> Report {
     let mut ports: std::collections::BTreeSet<u16> = args.ports.iter().copied().collect();
     if ports.is_empty() {
         ports.extend(args.hosts.iter().filter_map(|site| site.port));
     }
-    session.doctor(&Ask {
+    let mut report = session.doctor(&Ask {
         hosts: args.hosts.iter().map(|site| site.name.clone()).collect(),
         mode: args.mode,
         origin: args.origin,
         ports,
         since: args.since,
         logs: args.logs.clone(),
-    })
+    });
+    if let Some(path) = &args.report
+        && let Err(e) = write(path, session, &report)
+    {
+        // What was found is still told.
+        report.warnings.push(Warning::new("report-failed", format!("the page was not written: {e}")));
+        report.exit = report.exit.worst(Exit::Unexpected);
+    }
+    report
+}
+
+fn write(path: &Path, session: &Session<'_>, report: &Report) -> Result<()> {
+    let Some(found) = &report.doctor else { return Ok(()) };
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    host::replace_own(&path, html::page(found, session.now).as_bytes(), 0o644)
 }

@@ -229,7 +229,7 @@ fn ask_the_hoster(cx: &Context<'_>) -> Finding {
 }
 
 fn letter(hosts: &[String], ports: &str, panel: Option<Panel>) -> String {
-    let site = if hosts.is_empty() { "my site".to_owned() } else { hosts.join(" and ") };
+    let site = if hosts.is_empty() { "My site".to_owned() } else { hosts.join(" and ") };
     let mut text = format!(
         "\nHello,\n\n{site} is behind Cloudflare. All its visitors reach your server from Cloudflare's addresses, so where \
          those are turned away or banned, visitors see Error 521 or 522. Please\n\n\

@@ -24,8 +24,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Said {
     /// In the order in which the server reads them; none where it isn't installed.
     pub(super) directives: Vec<Directive>,
+    /// The blocks and sections that they stand in.
+    blocks: Vec<Block>,
     /// The files and folders that couldn't be read, with the reason.
     pub(super) unread: Vec<String>,
+}
+
+/// A block of nginx or a section of Apache.
+#[derive(Debug, PartialEq, Eq)]
+struct Block {
+    /// The directive that opens it.
+    head: usize,
+    /// The block that it stands in itself.
+    within: Option<usize>,
 }
 
 /// One directive.
@@ -36,6 +47,8 @@ pub(super) struct Directive {
     /// Where it stands.
     pub(super) file: PathBuf,
     pub(super) line: usize,
+    /// The innermost block that it stands in, by number; two directives of one block have the same.
+    pub(super) block: Option<usize>,
 }
 
 impl Directive {
@@ -57,36 +70,31 @@ impl Directive {
 
 /// nginx's configuration, with whatever it includes in its place.
 pub(super) fn nginx(host: &dyn Look) -> Said {
+    nginx_file(host).map_or_else(Said::default, |main| nginx_at(host, main))
+}
+
+/// Where nginx's configuration begins unless its arguments say otherwise.
+pub(super) fn nginx_file(host: &dyn Look) -> Option<PathBuf> {
+    NGINX.into_iter().map(PathBuf::from).find(|f| host.exists(f))
+}
+
+/// The same of an nginx whose configuration begins elsewhere.
+pub(super) fn nginx_at(host: &dyn Look, main: PathBuf) -> Said {
     let mut said = Said::default();
-    let Some(main) = NGINX.into_iter().map(PathBuf::from).find(|f| host.exists(f)) else { return said };
     let base = main.parent().unwrap_or(Path::new("/")).to_owned();
-    // What is still to be read, the next one last.
-    let mut left = vec![Rest::File(main)];
-    let mut read = 0;
-    while let Some(next) = left.pop() {
-        match next {
-            Rest::One(one) if one.is("include") => {
-                left.extend(said.glob(host, &base.join(one.value())).into_iter().rev().map(Rest::File));
-            }
-            Rest::One(one) => said.directives.push(one),
-            Rest::File(file) if read < MOST_FILES => {
-                read += 1;
-                let text = said.text(host, &file);
-                left.extend(nginx_text(&text, &file).into_iter().rev().map(Rest::One));
-            }
-            Rest::File(_) => {}
-        }
-    }
+    said.follow(host, &base, vec![Rest::File(main)]);
     said
 }
 
 enum Rest {
     File(PathBuf),
     One(Directive),
+    Open(Directive),
+    Close,
 }
 
-/// Directives, and the heads of blocks, of one file.
-fn nginx_text(text: &str, file: &Path) -> Vec<Directive> {
+/// Directives, and the beginnings and ends of blocks, of one file.
+fn nginx_text(text: &str, file: &Path) -> Vec<Rest> {
     let mut found = Vec::new();
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
@@ -117,9 +125,15 @@ fn nginx_text(text: &str, file: &Path) -> Vec<Directive> {
             }
             (None, ' ' | '\t' | '\r' | '\n' | ';' | '{' | '}') => {
                 words.extend(word.take());
-                if matches!(c, ';' | '{' | '}') && !words.is_empty() {
-                    found.push(Directive { words: std::mem::take(&mut words), file: file.to_owned(), line });
+                let ends = matches!(c, ';' | '{' | '}');
+                let words = if ends { std::mem::take(&mut words) } else { vec![] };
+                let whole = Directive { words, file: file.to_owned(), line, block: None };
+                match c {
+                    '{' => found.push(Rest::Open(whole)),
+                    _ if !whole.words.is_empty() => found.push(Rest::One(whole)),
+                    _ => {}
                 }
+                found.extend((c == '}').then_some(Rest::Close));
             }
             (None, c) => word.get_or_insert_default().push(c),
         }
@@ -131,20 +145,36 @@ fn nginx_text(text: &str, file: &Path) -> Vec<Directive> {
 /// Apache's configuration, sections included.
 pub(super) fn apache(host: &dyn Look) -> Said {
     let mut said = Said::default();
-    let control = ["apachectl", "apache2ctl", "httpd"].into_iter().find(|p| host.program(p).is_some());
-    let Some(control) = control else { return said };
-    let dump = match host.run(&[control, "-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"], PATIENCE) {
-        Ok(dump) if dump.ok() => dump,
-        Ok(dump) => return Said { unread: vec![format!("Apache's configuration: {}", dump.complaint())], ..said },
-        Err(e) => return Said { unread: vec![format!("Apache's configuration: {}", e.message)], ..said },
+    let dump = match apache_dump(host) {
+        Some(Ok(dump)) => dump,
+        Some(Err(why)) => return Said { unread: vec![format!("Apache's configuration: {why}")], ..said },
+        None => return said,
     };
     // `  (146) /etc/apache2/mods-enabled/mpm_event.conf`
     let path = |l: &str| l.trim_start().strip_prefix('(')?.split_once(") ").map(|(_, path)| PathBuf::from(path.trim()));
-    for file in String::from_utf8_lossy(&dump.stdout).lines().filter_map(path).take(MOST_FILES) {
+    for file in dump.lines().filter_map(path).take(MOST_FILES) {
         let text = said.text(host, &file);
-        said.directives.extend(apache_text(&text, &file));
+        said.take_in(apache_text(&text, &file));
     }
     said
+}
+
+/// The modules that Apache has loaded, without the `_module` that every name ends with.
+pub(super) fn apache_modules(host: &dyn Look) -> Vec<String> {
+    let Some(Ok(dump)) = apache_dump(host) else { return Vec::new() };
+    // ` mpm_event_module (shared)`
+    let name = |l: &str| l.split_whitespace().next()?.strip_suffix("_module").map(str::to_owned);
+    dump.lines().filter_map(name).collect()
+}
+
+/// What Apache says of its files and modules, or why it doesn't; nothing where it isn't installed.
+fn apache_dump(host: &dyn Look) -> Option<Result<String, String>> {
+    let control = ["apachectl", "apache2ctl", "httpd"].into_iter().find(|p| host.program(p).is_some())?;
+    Some(match host.run(&[control, "-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"], PATIENCE) {
+        Ok(dump) if dump.ok() => Ok(String::from_utf8_lossy(&dump.stdout).into_owned()),
+        Ok(dump) => Err(dump.complaint()),
+        Err(e) => Err(e.message),
+    })
 }
 
 fn apache_text(text: &str, file: &Path) -> Vec<Directive> {
@@ -159,7 +189,7 @@ fn apache_text(text: &str, file: &Path) -> Vec<Directive> {
         }
         let words: Vec<String> = whole.split_whitespace().map(|w| w.trim_matches('"').to_owned()).collect();
         if !words.is_empty() && !whole.starts_with('#') {
-            found.push(Directive { words, file: file.to_owned(), line: n + 1 });
+            found.push(Directive { words, file: file.to_owned(), line: n + 1, block: None });
         }
         whole.clear();
     }
@@ -167,8 +197,59 @@ fn apache_text(text: &str, file: &Path) -> Vec<Directive> {
 }
 
 impl Said {
+    /// Takes in what is still to be read, the next one last, and what that includes.
+    fn follow(&mut self, host: &dyn Look, base: &Path, mut left: Vec<Rest>) {
+        let (mut read, mut block) = (0, None);
+        while let Some(next) = left.pop() {
+            match next {
+                Rest::One(one) if one.is("include") => {
+                    left.extend(self.glob(host, &base.join(one.value())).into_iter().rev().map(Rest::File));
+                }
+                Rest::One(one) => self.directives.push(Directive { block, ..one }),
+                Rest::Open(head) => block = Some(self.open(head, block)),
+                Rest::Close => block = self.around(block),
+                Rest::File(file) if read < MOST_FILES => {
+                    read += 1;
+                    let text = self.text(host, &file);
+                    left.extend(nginx_text(&text, &file).into_iter().rev());
+                }
+                Rest::File(_) => {}
+            }
+        }
+    }
+
+    /// Takes in a file of Apache's, which ends each section that it begins.
+    fn take_in(&mut self, file: Vec<Directive>) {
+        let mut section = None;
+        for directive in file {
+            match directive.words.first() {
+                Some(word) if word.starts_with("</") => section = self.around(section),
+                Some(word) if word.starts_with('<') => section = Some(self.open(directive, section)),
+                _ => self.directives.push(Directive { block: section, ..directive }),
+            }
+        }
+    }
+
+    /// The heads of the blocks that a directive stands in, from the inside out.
+    pub(super) fn around_of<'s>(&'s self, directive: &Directive) -> impl Iterator<Item = &'s Directive> {
+        let blocks = std::iter::successors(directive.block, |block| self.around(Some(*block)));
+        blocks.filter_map(|block| self.directives.get(self.blocks.get(block)?.head))
+    }
+
+    /// Begins a block, and returns its number.
+    fn open(&mut self, head: Directive, within: Option<usize>) -> usize {
+        self.blocks.push(Block { head: self.directives.len(), within });
+        self.directives.push(Directive { block: within, ..head });
+        self.blocks.len() - 1
+    }
+
+    /// The block that a block stands in.
+    fn around(&self, block: Option<usize>) -> Option<usize> {
+        self.blocks.get(block?)?.within
+    }
+
     /// A file's text, whatever its encoding; nothing where it can't be read.
-    fn text(&mut self, host: &dyn Look, path: &Path) -> String {
+    pub(super) fn text(&mut self, host: &dyn Look, path: &Path) -> String {
         match host.file(path) {
             Ok(file) => file.map(|f| String::from_utf8_lossy(&f.content).into_owned()).unwrap_or_default(),
             Err(e) => {
@@ -179,7 +260,7 @@ impl Said {
     }
 
     /// The files that a path with `*` and `?` means, in the order of their names.
-    fn glob(&mut self, host: &dyn Look, pattern: &Path) -> Vec<PathBuf> {
+    pub(super) fn glob(&mut self, host: &dyn Look, pattern: &Path) -> Vec<PathBuf> {
         let mut found = vec![PathBuf::from("/")];
         for part in pattern.components().skip(1).map(|part| part.as_os_str().to_string_lossy()) {
             if !part.contains(['*', '?']) {
@@ -215,8 +296,37 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// What nginx would take from a text that includes nothing.
+    pub fn said_by_nginx(text: &str) -> Said {
+        let mut said = Said::default();
+        // The machine is asked for what is included only.
+        let left = nginx_text(text, Path::new("/etc/nginx/nginx.conf")).into_iter().rev().collect();
+        said.follow(&crate::host::Machine::new(), Path::new("/nowhere"), left);
+        said
+    }
+
+    pub fn said_by_apache(text: &str) -> Said {
+        let mut said = Said::default();
+        said.take_in(apache_text(text, Path::new("/etc/apache2/apache2.conf")));
+        said
+    }
+
+    #[test]
+    fn a_directive_knows_the_blocks_around_it() {
+        let said = said_by_nginx("a; http { b; server { location / { c; } d; } e; }");
+        let around = |name: &str| {
+            let one = said.directives.iter().find(|d| d.is(name)).unwrap();
+            said.around_of(one).map(|head| head.words.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(around("a"), [""; 0]);
+        assert_eq!(around("b"), ["http"]);
+        assert_eq!(around("c"), ["location /", "server", "http"]);
+        assert_eq!(around("d"), ["server", "http"]);
+        assert_eq!(around("e"), ["http"]);
+    }
 
     fn words(found: &[Directive]) -> Vec<(usize, Vec<&str>)> {
         found.iter().map(|d| (d.line, d.words.iter().map(String::as_str).collect())).collect()
@@ -226,8 +336,15 @@ mod tests {
     fn nginx_is_read_as_nginx_reads_it() {
         let text = "http { # comment; with {\n  include \"a b\\\".conf\";\n\tserver{listen 443 ssl;}\n  \
                     set $x ${y}z;if ($z ~ '^a\\.;{2}$') { return 403; }\n  log_format main '$a; '\n    \"$b\";\n}\nlast 1";
+        let found: Vec<Directive> = nginx_text(text, Path::new("/x"))
+            .into_iter()
+            .filter_map(|rest| match rest {
+                Rest::One(one) | Rest::Open(one) => Some(one),
+                Rest::File(_) | Rest::Close => None,
+            })
+            .collect();
         assert_eq!(
-            words(&nginx_text(text, Path::new("/x"))),
+            words(&found),
             [
                 (1, vec!["http"]),
                 (2, vec!["include", "a b\".conf"]),

@@ -17,8 +17,11 @@ mod conclude;
 mod directives;
 mod dns;
 mod firewall;
+mod logs;
 mod online;
+mod resources;
 pub mod site;
+pub mod tls;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -26,6 +29,7 @@ use jiff::SignedDuration;
 
 use crate::{
     allowlist::{Prefixes, snapshot},
+    backends::Warning,
     engine::{
         sync::{Options, Session},
         verify::Ask as ReachAsk,
@@ -102,6 +106,8 @@ pub struct Context<'a> {
     pub reach: Result<ReachReport>,
     /// The backends, as `status` sees them.
     pub backends: Vec<BackendReport>,
+    /// What `status` warns of.
+    pub told: Vec<Warning>,
 }
 
 impl Context<'_> {
@@ -125,14 +131,15 @@ impl Context<'_> {
 }
 
 /// The rooms that can be looked into, in order.
-const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 4] = [online::look, firewall::look, dns::look, beyond::look];
+const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 7] =
+    [online::look, firewall::look, tls::look, dns::look, resources::look, logs::look, beyond::look];
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.
     #[must_use]
     pub fn doctor(&self, ask: &Ask) -> Report {
         let mut report = Report::blank("doctor", true);
-        match self.try_doctor(ask, &mut report) {
+        match self.try_doctor(ask) {
             Ok(found) => {
                 if found.conclusion.verdict == Finds::Cause {
                     report.exit = Exit::Refused;
@@ -147,8 +154,8 @@ impl Session<'_> {
         report
     }
 
-    fn try_doctor(&self, ask: &Ask, report: &mut Report) -> Result<DoctorReport> {
-        let cx = self.gather(ask, report)?;
+    fn try_doctor(&self, ask: &Ask) -> Result<DoctorReport> {
+        let cx = self.gather(ask)?;
         let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
         findings.sort_by_key(|f| f.room);
         online::give_way(&mut findings);
@@ -162,12 +169,11 @@ impl Session<'_> {
         })
     }
 
-    fn gather<'s>(&'s self, ask: &'s Ask, report: &mut Report) -> Result<Context<'s>> {
+    fn gather<'s>(&'s self, ask: &'s Ask) -> Result<Context<'s>> {
         (self.progress)("looking at the firewalls");
         let links = self.host.links()?;
         // A status, whose errors are findings here: without a list the built-in one still tells who Cloudflare is.
         let (status, wanted) = self.sync_and_tell("doctor", &Options { dry_run: true, ..Options::default() });
-        report.warnings = status.warnings;
         let want = match wanted {
             Some(want) => want,
             None => {
@@ -198,6 +204,7 @@ impl Session<'_> {
             listeners: self.host.listeners(),
             reach,
             backends: status.backends,
+            told: status.warnings,
         })
     }
 }

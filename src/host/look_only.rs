@@ -10,12 +10,20 @@ pub fn is_look_only(argv: &[&str]) -> bool {
     let name = program.rsplit('/').next().unwrap_or(program);
     match name {
         "fail2ban-client" => matches!(args, ["-d" | "--version"]),
+        // As root it would keep what it has read as its cache; without names for the two files it keeps nothing.
+        "apt-cache" => match args {
+            ["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", "--", packages @ ..] => {
+                packages.iter().all(|p| p.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c)))
+            }
+            _ => false,
+        },
         // The first makes the folders in /run that Apache has made at its own first start, nothing else.
         "apachectl" | "apache2ctl" | "httpd" => {
             matches!(args, ["-t", "-D", "DUMP_MODULES", "-D", "DUMP_INCLUDES"] | ["-L" | "-v" | "-t"])
         }
         // Makes the log files, the folders for temporary files and the empty pid file that its own next start makes.
         "nginx" => args == ["-t"],
+        "cscli" => args == ["decisions", "list", "-o", "json"],
         // Prints rules; -f writes a file, -M loads a module. Legacy with -t creates the table by looking.
         "iptables-save" | "ip6tables-save" | "iptables-nft-save" | "ip6tables-nft-save" => {
             args.is_empty() || args == ["-t", "filter"]
@@ -26,6 +34,16 @@ pub fn is_look_only(argv: &[&str]) -> bool {
         "ipset" => {
             matches!(args, ["save", set] | ["list", "-t", set] if !set.starts_with('-'))
                 || matches!(args, ["list", "-t"] | ["save"])
+        }
+        // Prints; other options flush, rotate and vacuum the journal.
+        "journalctl" => {
+            let seconds = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+            !args.is_empty()
+                && args.iter().all(|arg| {
+                    matches!(*arg, "--no-pager" | "--quiet" | "--output=short-iso")
+                        || arg.strip_prefix("--since=@").is_some_and(seconds)
+                        || arg.starts_with("--identifier=")
+                })
         }
         // Asks the daemon; without a question among these it does nothing.
         "firewall-cmd" => {
@@ -91,16 +109,25 @@ mod tests {
         assert!(is_look_only(&["/usr/sbin/iptables-nft-save", "-t", "filter"]));
         assert!(is_look_only(&["nginx", "-t"]) && is_look_only(&["apachectl", "-t"]));
         assert!(is_look_only(&["ipset", "save", "edgeallow4"]));
+        assert!(is_look_only(&["cscli", "decisions", "list", "-o", "json"]));
         assert!(is_look_only(&["iptables", "--version"]));
         assert!(is_look_only(&["nft", "-j", "list", "set", "inet", "crowdsec", "crowdsec-blacklists"]));
         assert!(is_look_only(&["nft", "-a", "-t", "list", "ruleset"]));
         assert!(is_look_only(&["firewall-cmd", "--policy=edgeallow", "--list-rich-rules"]));
         assert!(is_look_only(&["firewall-cmd", "--permanent", "--direct", "--get-all-rules"]));
+        let apt = ["apt-cache", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", "--"];
+        assert!(is_look_only(&[&apt[..], &["nginx", "libssl3"]].concat()));
+        assert!(!is_look_only(&[&apt[..], &["nginx", "x y"]].concat()));
+        assert!(is_look_only(&["journalctl", "--no-pager", "--since=@1795363200", "--identifier=kernel"]));
         for refused in [
-            &["iptables-legacy-save", "-t", "filter"][..],
+            &["journalctl", "--rotate"][..],
+            &["journalctl", "--since=@1795363200", "--vacuum-time=1s"],
+            &["journalctl", "--since=@"],
+            &["iptables-legacy-save", "-t", "filter"],
             &["iptables-save", "-f", "/etc/passwd"],
             &["ipset", "save", "-file"],
             &["ipset", "destroy", "x"],
+            &["cscli", "decisions", "delete", "--all"],
             &["iptables", "-F"],
             &["nft", "-f", "-"],
             &["nft", "-j", "list", "set", "inet", "t", "s; flush ruleset"],
@@ -110,6 +137,8 @@ mod tests {
             &["nginx"],
             &["nginx", "-t", "-g", "daemon off;"],
             &["apachectl", "graceful"],
+            &["apt-cache", "policy", "--", "nginx"],
+            &["apt-cache", "gencaches"],
             &["firewall-cmd"],
             &["firewall-cmd", "--reload"],
             &["firewall-cmd", "--ipset=edgeallow4", "--add-entry=10.0.0.0/8"],

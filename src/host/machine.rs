@@ -12,7 +12,8 @@ use std::{
 };
 
 use super::{
-    Act, FileSeen, Guard, Judge, Link, ListenSocket, Look, Output, files,
+    Act, Connection, FileSeen, Guard, Judge, Link, ListenSocket, Look, OpenLog, Output, Process, Route, UnixListener,
+    files, logs,
     look_only::{is_look_only, is_look_only_fed},
     netlink, proc, spawn,
 };
@@ -79,6 +80,17 @@ impl Machine {
 impl Look for Machine {
     fn file(&self, path: &Path) -> Result<Option<FileSeen>> {
         files::read(path)
+    }
+
+    fn log(&self, path: &Path) -> Result<Option<OpenLog>> {
+        logs::open(path)
+    }
+
+    fn stream(&self, argv: &[&str], patience: Duration) -> Result<Box<dyn std::io::Read>> {
+        if is_look_only(argv) {
+            return logs::stream(argv, patience);
+        }
+        Err(Error::new(ErrorKind::Internal, format!("`{}` is not known to be look-only", argv.join(" "))))
     }
 
     fn folder(&self, path: &Path) -> Result<Vec<String>> {
@@ -191,6 +203,22 @@ impl Look for Machine {
             socket.programs = programs.remove(&socket.inode).unwrap_or_default();
         }
         Ok(sockets)
+    }
+
+    fn routes(&self) -> Result<Vec<Route>> {
+        netlink::routes()
+    }
+
+    fn connections(&self, ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
+        netlink::connections(ports)
+    }
+
+    fn unix_listeners(&self) -> Result<Vec<UnixListener>> {
+        netlink::unix_listeners()
+    }
+
+    fn processes(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<Process> {
+        proc::running(wanted)
     }
 
     fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {

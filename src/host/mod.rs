@@ -17,6 +17,7 @@ use std::{
 
 mod files;
 mod hook;
+mod logs;
 pub mod look_only;
 mod machine;
 mod proc;
@@ -27,8 +28,9 @@ pub mod watch;
 
 pub use files::{read_bounded, replace_own};
 pub use hook::{Ended, run_hook};
+pub use logs::OpenLog;
 pub use machine::Machine;
-pub use proc::Program;
+pub use proc::{Process, Program};
 pub mod netlink;
 
 use crate::{
@@ -101,6 +103,17 @@ pub struct Address {
     pub global: bool,
 }
 
+/// A route of the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What it is about; of length 0: everything else.
+    pub to: ipnet::IpNet,
+    /// The router; `None` where the destination is on the wire.
+    pub gateway: Option<IpAddr>,
+    /// The interface.
+    pub interface: String,
+}
+
 /// A TCP socket that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenSocket {
@@ -127,6 +140,28 @@ impl ListenSocket {
     }
 }
 
+/// An established TCP connection to this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The port of this host.
+    pub port: u16,
+    /// The socket's number, as in `/proc/PID/fd`; 0 as long as no program has accepted it.
+    pub inode: u32,
+}
+
+/// A stream socket of the Unix family that listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixListener {
+    /// Where it is bound, as the program wrote it; empty for one that isn't bound to a path.
+    pub path: String,
+    /// Connections that wait for the program to accept them.
+    pub waiting: u32,
+    /// How many may wait.
+    pub backlog: u32,
+    /// The socket's number, as in `/proc/PID/fd`.
+    pub inode: u32,
+}
+
 /// Reading the machine. Nothing behind this trait changes it.
 pub trait Look {
     /// A file's content and attributes; `None` where there is no file.
@@ -134,6 +169,31 @@ pub trait Look {
     /// # Errors
     /// `io` when there is something that can't be read: a folder, or for lack of permission.
     fn file(&self, path: &Path) -> Result<Option<FileSeen>>;
+
+    /// A file to be read in passing, which may be larger than memory; `None` where there is none. See [`OpenLog`].
+    ///
+    /// # Errors
+    /// `io` when it can't be read, `file-refused` for what is no regular file: a pipe would be waited for.
+    fn log(&self, path: &Path) -> Result<Option<OpenLog>> {
+        Ok(self.file(path)?.map(|seen| OpenLog {
+            size: seen.content.len() as u64,
+            content: Box::new(std::io::Cursor::new(seen.content)),
+            modified: jiff::Timestamp::MAX,
+            id: (
+                0,
+                path.as_os_str().as_encoded_bytes().iter().fold(0, |sum: u64, b| sum.wrapping_mul(31) + u64::from(*b)),
+            ),
+        }))
+    }
+
+    /// What a program prints that only looks, to be read in passing; it is ended when that is dropped. Silence of this
+    /// length is an error of the reader.
+    ///
+    /// # Errors
+    /// As [`Look::run`].
+    fn stream(&self, argv: &[&str], _patience: Duration) -> Result<Box<dyn std::io::Read>> {
+        self.run(argv, Duration::ZERO).map(|o| Box::new(std::io::Cursor::new(o.stdout)) as Box<dyn std::io::Read>)
+    }
 
     /// The names in a folder, sorted; none where there is no folder.
     ///
@@ -264,6 +324,14 @@ pub trait Look {
         Ok(Vec::new())
     }
 
+    /// The routes of the main table; none is what a host says that doesn't implement this. See [`netlink::routes`].
+    ///
+    /// # Errors
+    /// `netlink`.
+    fn routes(&self) -> Result<Vec<Route>> {
+        Ok(Vec::new())
+    }
+
     /// Routes that lead nowhere, as `ip route` prints them. See [`netlink::dead_ends`].
     ///
     /// # Errors
@@ -279,6 +347,30 @@ pub trait Look {
     /// `netlink`, `race-lost`.
     fn listeners(&self) -> Result<Vec<ListenSocket>> {
         Ok(Vec::new())
+    }
+
+    /// Every established TCP connection to one of these ports; none is what a host says that doesn't implement this. See
+    /// [`netlink::connections`].
+    ///
+    /// # Errors
+    /// `netlink`, `race-lost`.
+    fn connections(&self, _ports: &BTreeSet<u16>) -> Result<Vec<Connection>> {
+        Ok(Vec::new())
+    }
+
+    /// Every Unix socket that listens; none is what a host says that doesn't implement this. See
+    /// [`netlink::unix_listeners`].
+    ///
+    /// # Errors
+    /// `netlink`, `race-lost`.
+    fn unix_listeners(&self) -> Result<Vec<UnixListener>> {
+        Ok(Vec::new())
+    }
+
+    /// The running processes whose name is wanted, in the order of their numbers; none is what a host says that doesn't
+    /// implement this.
+    fn processes(&self, _wanted: &dyn Fn(&str) -> bool) -> Vec<Process> {
+        Vec::new()
     }
 
     /// The interface by which packets leave to an address, if given from that address of this host; `None` where there

@@ -111,7 +111,7 @@ pub struct Finding {
     pub text: String,
     /// What was looked at.
     pub evidence: Vec<Evidence>,
-    /// The errors that visitors see at Cloudflare: 520 to 526.
+    /// The errors that visitors see at Cloudflare: 520 to 526, and 502 and 504 of a web server whose application fails.
     pub cloudflare_errors: Vec<u16>,
     /// How to mend it.
     pub fix: Option<Fix>,

@@ -3,6 +3,7 @@
 //! Belongs here: the shape of a report. Does not: deciding anything; the words a person reads are in [`human`].
 
 mod doctor;
+pub mod html;
 pub mod human;
 pub mod progress;
 mod reach;

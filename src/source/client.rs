@@ -69,7 +69,11 @@ impl Clients {
     }
 }
 
-fn tls(config: &SourceConfig) -> Result<ClientConfig> {
+/// The system's authorities (or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name) and the operator's own.
+///
+/// # Errors
+/// `config` if `ca_file` can't be read or holds no certificate.
+pub(crate) fn roots(config: &SourceConfig) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     // A system without any, or with a broken one among them, is no fault yet: what can't be verified is refused later.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -89,10 +93,14 @@ fn tls(config: &SourceConfig) -> Result<ClientConfig> {
             return Err(wrong("there is no certificate in it".into()));
         }
     }
+    Ok(roots)
+}
+
+fn tls(config: &SourceConfig) -> Result<ClientConfig> {
     let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot set up TLS: {e}")))?
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(config)?)
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls)

@@ -25,6 +25,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(crate) use client::roots;
 pub use config::SourceConfig;
 pub(crate) use config::duration;
 pub(crate) use failure::seconds;

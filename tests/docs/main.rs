@@ -10,6 +10,7 @@ mod configuration;
 mod exits;
 mod links;
 mod promises;
+mod tls_modes;
 
 use std::{
     fs,
@@ -27,7 +28,6 @@ fn text(path: &str) -> String {
 }
 
 /// Fails unless a page is what the code makes of it.
-#[cfg(feature = "schema")]
 fn expect_generated(path: &str, made: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(place(path), made).unwrap();

@@ -1,13 +1,30 @@
 //! Packet filters that turn Cloudflare away.
 
-use super::{doctor, expect_cause, expect_healthy, site::site};
-use crate::lab::Lab;
+use serde_json::Value;
+
+use super::{doctor, expect_cause, expect_healthy, ids, site};
+use crate::{
+    above::fail2ban,
+    conformance::ufw::enable,
+    lab::{EDGE4, EDGE6, Lab, Reach},
+};
+
+fn healthy() -> Lab {
+    let lab = Lab::without_listeners();
+    site::site(&lab);
+    lab
+}
+
+fn words(lab: &Lab, commands: &[&str]) {
+    for command in commands {
+        lab.run(command.split(' ')).expect_ok();
+    }
+}
 
 #[test]
 fn a_dropping_and_a_rejecting_rule_are_the_cause() {
     for (statement, error) in [("drop", 522), ("reject", 521)] {
-        let lab = Lab::without_listeners();
-        site(&lab);
+        let lab = healthy();
         let rules = format!(
             "table inet site {{ chain input {{ type filter hook input priority 0; tcp dport {{ 80, 443 }} {statement}; }}; }}"
         );
@@ -22,7 +39,100 @@ fn a_dropping_and_a_rejecting_rule_are_the_cause() {
 
 #[test]
 fn a_host_that_lets_everybody_in_is_healthy() {
+    expect_healthy(&doctor(&healthy(), &[]));
+}
+
+#[test]
+fn iptables_and_ufw_are_named_too() {
+    let table: [(&[&str], &str, u16); 4] = [
+        (&["iptables -A INPUT -p tcp --dport 443 -j DROP"], "iptables", 522),
+        (&["ip6tables -A INPUT -p tcp --dport 443 -j REJECT"], "iptables", 521),
+        (&["iptables-legacy -A INPUT -s 173.245.48.0/20 -j DROP"], "iptables", 522),
+        (&["ufw allow 80,443/tcp", "ufw insert 1 deny from 173.245.48.0/24"], "UFW", 522),
+    ];
+    for (commands, name, error) in table {
+        let lab = healthy();
+        if name == "UFW" {
+            enable(&lab);
+        }
+        words(&lab, commands);
+        let report = doctor(&lab, &[]);
+        let cause = expect_cause(&report, "firewall.refused", error);
+        assert!(cause["text"].as_str().is_some_and(|t| t.contains(name)), "{cause:#}");
+    }
+}
+
+#[test]
+fn a_ban_of_fail2bans_is_named_with_its_jail_and_what_lifts_it() {
+    let lab = healthy();
+    fail2ban::install(&lab, &fail2ban::JAILS.replace("iptables-multiport", "nftables-multiport"));
+    fail2ban::start(&lab);
+    lab.run(["fail2ban-client", "set", "door", "banip", EDGE4, EDGE6]);
+    let begun = std::time::Instant::now();
+    while [EDGE4, EDGE6].iter().any(|a| lab.connect(a, 443) == Reach::Accepted) {
+        assert!(begun.elapsed().as_secs() < 20, "it doesn't ban\n{:?}", lab.rules());
+    }
+    let report = doctor(&lab, &[]);
+    let cause = expect_cause(&report, "firewall.refused", 521);
+    assert!(cause["text"].as_str().is_some_and(|t| t.contains("fail2ban (jail door)")), "{cause:#}");
+    let next = report["conclusion"]["next"].as_str().unwrap_or_default();
+    assert!(next.starts_with("fail2ban-client set door unbanip"), "{next}");
+}
+
+fn expect_denied(report: &Value, id: &str, file: &str) {
+    assert_eq!(ids(report, "cause"), [id], "{report:#}");
+    let conclusion = report["conclusion"]["text"].as_str().unwrap_or_default();
+    assert!(conclusion.contains("403") && conclusion.contains(file), "{conclusion}");
+}
+
+#[test]
+fn a_deny_of_nginxs_is_the_cause() {
     let lab = Lab::without_listeners();
-    site(&lab);
+    site::nginx(&lab, &site::nginx_site("  deny 173.245.48.0/20;"));
+    assert!(site::visit(&lab, EDGE4, false).contains(" 403 "));
+    expect_denied(&doctor(&lab, &[]), "firewall.nginx-denies", "/etc/nginx/");
+}
+
+#[test]
+fn a_deny_of_apaches_is_the_cause() {
+    let lab = Lab::without_listeners();
+    site::apache_stopped(
+        &lab,
+        &site::apache_site(
+            "<Location />\n<RequireAll>\nRequire all granted\nRequire not ip 173.245.48.0/20\n</RequireAll>\n</Location>",
+        ),
+    );
+    lab.run(["apachectl", "start"]);
+    assert!(site::visit(&lab, EDGE4, false).contains(" 403 "));
+    expect_denied(&doctor(&lab, &[]), "firewall.apache-denies", "/etc/apache2/");
+}
+
+#[test]
+fn a_limit_per_address_is_a_warning_and_no_cause() {
+    let lab = Lab::without_listeners();
+    let zone = "limit_req_zone $binary_remote_addr zone=one:1m rate=1r/s;\n";
+    site::nginx(&lab, &(zone.to_owned() + &site::nginx_site("  limit_req zone=one;")));
+    let report = doctor(&lab, &[]);
+    assert_eq!((ids(&report, "cause"), ids(&report, "warning")), (vec![], vec!["firewall.nginx-limits"]), "{report:#}");
+}
+
+#[test]
+fn a_route_that_swallows_a_range_is_the_cause() {
+    let lab = healthy();
+    words(
+        &lab,
+        &[
+            "ip route add default via 192.0.2.2",
+            "ip link add tun0 type dummy",
+            "ip link set tun0 up",
+            "ip addr add 10.8.0.2/24 dev tun0",
+        ],
+    );
     expect_healthy(&doctor(&lab, &[]));
+    words(&lab, &["ip route add 173.245.48.0/20 via 10.8.0.1"]);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
+    let report = doctor(&lab, &[]);
+    expect_cause(&report, "firewall.route", 523);
+    words(&lab, &[report["conclusion"]["next"].as_str().unwrap_or_default()]);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
 }

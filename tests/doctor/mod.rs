@@ -5,8 +5,11 @@
 mod beyond;
 mod dns;
 mod firewall;
+mod logs;
 mod online;
+mod resources;
 mod site;
+mod tls;
 
 use serde_json::Value;
 

@@ -36,17 +36,22 @@ pub const APACHE_SITE: &str = "/etc/apache2/sites-enabled/000-default.conf";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A certificate, all as PEM: the authority's, the site's with what is between them, and the site's key.
+/// A certificate, all as PEM: with what is between it and the root, and its key.
 pub struct Papers {
-    pub authority: String,
     pub chain: String,
     pub key: String,
 }
 
-/// The papers of [`NAME`], one set a process: a root, an authority under it, and a certificate for ninety days.
-pub fn papers() -> &'static Papers {
-    static PAPERS: OnceLock<Papers> = OnceLock::new();
-    PAPERS.get_or_init(|| {
+/// Those who sign: a root, and an authority under it. One pair a process.
+struct Authority {
+    root: String,
+    between: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| {
         let now = SystemTime::now();
         let authority = |name: &str| {
             let mut params = CertificateParams::default();
@@ -61,33 +66,52 @@ pub fn papers() -> &'static Papers {
         let root_issuer = Issuer::new(root_params, root_key);
         let (between_params, between_key) = authority("Lab Authority 1");
         let between = between_params.signed_by(&between_key, &root_issuer).expect("a certificate").pem();
-        let issuer = Issuer::new(between_params, between_key);
-
-        let mut params = CertificateParams::new([NAME.to_owned(), format!("www.{NAME}")]).expect("plain names");
-        params.distinguished_name.push(DnType::CommonName, NAME);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        (params.not_before, params.not_after) = ((now - DAY).into(), (now + 89 * DAY).into());
-        let key = KeyPair::generate().expect("a key");
-        let leaf = params.signed_by(&key, &issuer).expect("a certificate").pem();
-        Papers { authority: root, chain: leaf + &between, key: key.serialize_pem() }
+        Authority { root, between, issuer: Issuer::new(between_params, between_key) }
     })
 }
 
-/// Lays the papers where [`CHAIN`] and [`KEY`] say, and makes the lab trust the authority.
-pub fn certify(lab: &Lab) {
+/// Papers for ninety days, for these names.
+pub fn papers_for(names: &[&str]) -> Papers {
+    let now = SystemTime::now();
+    let all: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+    let mut params = CertificateParams::new(all).expect("plain names");
+    params.distinguished_name.push(DnType::CommonName, names[0]);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    (params.not_before, params.not_after) = ((now - DAY).into(), (now + 89 * DAY).into());
+    let key = KeyPair::generate().expect("a key");
+    let leaf = params.signed_by(&key, &authority().issuer).expect("a certificate").pem();
+    Papers { chain: leaf + &authority().between, key: key.serialize_pem() }
+}
+
+/// The papers of [`NAME`] and `www.` of it, one set a process.
+pub fn papers() -> &'static Papers {
+    static PAPERS: OnceLock<Papers> = OnceLock::new();
+    PAPERS.get_or_init(|| papers_for(&[NAME, &format!("www.{NAME}")]))
+}
+
+/// Lays papers where [`CHAIN`] and [`KEY`] say, and makes the lab trust who signed them.
+pub fn certify(lab: &Lab, papers: &Papers) {
     const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
-    lab.write_file(CHAIN, &papers().chain);
-    lab.write_file(KEY, &papers().key);
+    lab.write_file(CHAIN, &papers.chain);
+    lab.write_file(KEY, &papers.key);
     lab.chmod(KEY, 0o600);
-    if !lab.read_file(TRUSTED).contains(&papers().authority) {
-        lab.write_file(TRUSTED, lab.read_file(TRUSTED) + &papers().authority);
+    let trusted = lab.read_file(TRUSTED);
+    if !trusted.contains(&authority().root) {
+        lab.write_file(TRUSTED, trusted + &authority().root);
     }
 }
 
 /// A healthy site of nginx's in a lab where nothing listens on its ports yet.
 pub fn site(lab: &Lab) {
     nginx(lab, &nginx_site(""));
+}
+
+/// The same for other names, with more changes to the site's configuration.
+pub fn site_of(lab: &Lab, names: &[&str], change: impl Fn(String) -> String) {
+    nginx_stopped(lab, &change(nginx_site("")));
+    certify(lab, &papers_for(names));
+    lab.run(["nginx"]);
 }
 
 /// The site's configuration, with more directives in its one server.
@@ -152,7 +176,7 @@ pub fn apache_stopped(lab: &Lab, config: &str) {
 }
 
 fn content(lab: &Lab) {
-    certify(lab);
+    certify(lab, papers());
     lab.write_file("/var/www/shop/index.html", "<!doctype html><title>Shop</title><p>Open.\n");
     // What the packages' scripts and boot scripts make.
     lab.run(["mkdir", "-p", "/var/log/nginx", "/var/lib/nginx", "/var/log/apache2"]);
@@ -171,7 +195,7 @@ type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
 impl Caddy {
     /// In a lab where nothing listens on its ports yet.
     pub fn start(lab: &Lab) -> Self {
-        certify(lab);
+        certify(lab, papers());
         let tls = Arc::new(server_side());
         let mut caddy = Self { sockets: Vec::new(), threads: Vec::new() };
         caddy.serve(lab, 80, |mut client| {
@@ -287,7 +311,7 @@ pub fn visit(lab: &Lab, from: &str, tls: bool) -> String {
 /// A visitor's side of TLS, who trusts nobody but the lab's authority.
 fn handshake() -> ClientConnection {
     let mut roots = RootCertStore::empty();
-    let authority = CertificateDer::from_pem_slice(papers().authority.as_bytes()).expect("a certificate");
+    let authority = CertificateDer::from_pem_slice(authority().root.as_bytes()).expect("a certificate");
     roots.add(authority).expect("an authority");
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -82,6 +82,7 @@ impl Lab {
         let namespaces = namespace::Namespaces::new();
         let lab = Self { namespaces, listeners: Mutex::default(), addresses: Mutex::default() };
         lab.hide_tools();
+        lab.hide_logs();
         lab.connect_to_the_internet();
         lab
     }

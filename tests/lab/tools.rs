@@ -1,9 +1,13 @@
-//! Tools above the packet filters: hidden in every lab, until a test installs them.
+//! Tools above the packet filters, and what the machine has logged: hidden in every lab, until a test installs them.
 //!
 //! edgeallow takes them whenever they are there, and what the machine has installed must not decide what a test of
 //! iptables sees.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::Lab;
 
@@ -13,6 +17,11 @@ const HIDDEN: [&str; 5] = ["fail2ban-client", "apachectl", "apache2ctl", "httpd"
 impl Lab {
     pub(super) fn hide_tools(&self) {
         self.set_mode(&HIDDEN, 0o644);
+    }
+
+    /// Empties the folders of `/var/log`: edgeallow reads what is there, and the machine's past is none of a test's.
+    pub(super) fn hide_logs(&self) {
+        self.files(|| without_files(Path::new("/var/log")));
     }
 
     /// Brings hidden programs back.
@@ -37,4 +46,12 @@ impl Lab {
             Ok(found)
         })
     }
+}
+
+fn without_files(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { without_files(&entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    Ok(())
 }

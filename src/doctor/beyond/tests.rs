@@ -51,5 +51,5 @@ fn the_letter_fits_the_panel() {
     assert!(plesk.contains("shop.example is behind Cloudflare") && plesk.contains("TCP ports 80 and 443"), "{plesk}");
     assert!(plesk.contains("Trusted IP Addresses") && !plesk.contains("cPanel"), "{plesk}");
     let any = letter(&[], "443", None);
-    assert!(["my site", "cPanel", "Plesk", "DirectAdmin"].iter().all(|w| any.contains(w)), "{any}");
+    assert!(["My site", "cPanel", "Plesk", "DirectAdmin"].iter().all(|w| any.contains(w)), "{any}");
 }

@@ -52,7 +52,7 @@ fn nothing(name: &str, told: &Names) -> Finding {
     if says(|s| *s == Says::NoName) {
         let alias = told.a.aliases.last().or(told.aaaa.aliases.last());
         let text = match alias {
-            Some(alias) => format!("{name} stands for {}, and there is no such name in the DNS", alias.to),
+            Some(alias) => format!("the name {name} stands for {}, and there is no such name in the DNS", alias.to),
             None => format!("there is no name {name} in the DNS"),
         };
         return finding("dns.no-such-name", Finds::Cause, text).mend(
@@ -82,7 +82,7 @@ fn nothing(name: &str, told: &Names) -> Finding {
         return finding("dns.silent", Finds::Skipped, text)
             .mend("see whether a firewall keeps this machine's own questions (UDP port 53) in, and /etc/resolv.conf");
     }
-    finding("dns.no-address", Finds::Cause, format!("{name} has neither an A nor an AAAA record"))
+    finding("dns.no-address", Finds::Cause, format!("the name {name} has neither an A nor an AAAA record"))
         .mend("make one in the zone's DNS tab, with this machine's address, and proxied")
 }
 
@@ -101,14 +101,14 @@ fn points_to(name: &str, told: &Names, whose: &Whose) -> Finding {
         (false, true, true) => finding(
             "dns.proxied",
             Finds::Ok,
-            format!("{name} is proxied: all its addresses are Cloudflare's (resolvers keep that for {kept})"),
+            format!("the name {name} is proxied: all its addresses are Cloudflare's (resolvers keep that for {kept})"),
         ),
         (false, ..) => {
             let past = list(whose.own.iter().chain(&whose.other));
             finding(
                 "dns.mixed",
                 Finds::Warning,
-                format!("{name} is proxied in part: {past} is not Cloudflare's, so some visitors don't come through it"),
+                format!("the name {name} is proxied in part: {past} is not Cloudflare's, so some visitors don't come through it"),
             )
             .mend(format!(
                 "see whether the zone lives at another DNS provider too: its name servers must be Cloudflare's alone, and \
@@ -119,7 +119,7 @@ fn points_to(name: &str, told: &Names, whose: &Whose) -> Finding {
             "dns.direct",
             Finds::Warning,
             format!(
-                "{name} points straight here ({}): visitors don't come through Cloudflare, and a firewall that lets in \
+                "the name {name} points straight here ({}): visitors don't come through Cloudflare, and a firewall that lets in \
                  Cloudflare alone turns them away",
                 list(whose.own.iter())
             ),
@@ -130,7 +130,7 @@ fn points_to(name: &str, told: &Names, whose: &Whose) -> Finding {
             finding(
                 "dns.elsewhere",
                 Finds::Warning,
-                format!("{name} points to {other}, which is neither Cloudflare nor this machine"),
+                format!("the name {name} points to {other}, which is neither Cloudflare nor this machine"),
             )
             .mend(format!(
                 "if that address leads here (NAT, a load balancer), ask again with --origin; otherwise change the record \
@@ -147,7 +147,7 @@ fn deaf(name: &str, told: &Names, whose: &Whose, here: &Here) -> Vec<Finding> {
         let ports = here.deaf_ports(*ip);
         let first = *ports.first()?;
         let text = format!(
-            "{name} has the AAAA record {ip}, and nothing listens there on {}, only over IPv4",
+            "the AAAA record of {name}, {ip}, leads here, and nothing listens there on {}, only over IPv4",
             on_ports(&ports)
         );
         let found = finding("dns.aaaa-without-listener", Finds::Cause, text).gives(&[521]);

@@ -1,13 +1,19 @@
 //! Packet filters and everything like them: is Cloudflare turned away?
 //!
-//! Belongs here: what `verify` and `status` say, as findings. Does not: how they know ([`crate::reach`], the backends).
+//! Belongs here: what `verify` says and how old the list is, as findings. Does not: how they know ([`crate::reach`]).
+
+mod routes;
+mod servers;
+mod tools;
 
 use super::Context;
-use crate::report::{BackendState, CulpritReport, Finding, Finds, ReachVerdict, Room};
+use crate::report::{CulpritReport, Finding, Finds, ReachVerdict, Room};
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let mut found = reach(cx);
-    found.extend(backends(cx));
+    found.extend(routes::look(cx));
+    found.extend(tools::look(cx));
+    found.extend(servers::look(cx));
     found.extend(list(cx));
     found
 }
@@ -89,47 +95,6 @@ fn culprit(c: &CulpritReport) -> Finding {
         Some(command) => found.mend_by("let Cloudflare's ranges through", command.clone()),
         None => found,
     }
-}
-
-/// Backends whose rules aren't what they should be.
-fn backends(cx: &Context<'_>) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for b in &cx.backends {
-        match b.state {
-            BackendState::Planned if b.changed => {
-                let text = format!(
-                    "{} does not hold what edgeallow would make it hold: {} to make",
-                    b.name,
-                    changes(b.changes.len())
-                );
-                let verdict = if never_applied(cx) { Finds::Note } else { Finds::Warning };
-                found.push(
-                    finding("firewall.drift", verdict, text)
-                        .seen("edgeallow status", b.changes.first().map(|c| c.why.clone()).unwrap_or_default())
-                        .mend_by("put it right", "edgeallow sync"),
-                );
-            }
-            BackendState::Unusable | BackendState::Failed => {
-                let why = b.error.as_ref().map(|e| e.message.clone()).unwrap_or_default();
-                found.push(finding(
-                    "firewall.backend",
-                    Finds::Skipped,
-                    format!("{} could not be looked at: {why}", b.name),
-                ));
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-fn changes(n: usize) -> String {
-    format!("{n} change{}", if n == 1 { "" } else { "s" })
-}
-
-/// Whether edgeallow was never run on this machine: then nothing has drifted.
-fn never_applied(cx: &Context<'_>) -> bool {
-    cx.session.store.load(false).map_or(true, |loaded| loaded.state.backends.is_empty())
 }
 
 /// How old the list is.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{
     gather::{Door, Port, Seen, Way},
-    judge::finding,
+    judge::{finding, lack},
     servers,
     visit::{PATIENCE, Visit},
-    words::{addresses, came_to, curl, list, socket, ss, who},
+    words::{came_to, curl, list, socket, ss, who},
 };
 use crate::{
     doctor::Mode,
@@ -87,7 +87,9 @@ fn listens(port: &Port) -> Finding {
 }
 
 fn answers(port: &Port, well: &[&Visit]) -> Finding {
-    let text = format!("{} answers on port {} of {}", who(port), port.number, addresses([port]));
+    let mut at: Vec<_> = well.iter().map(|v| v.door.ip()).collect();
+    at.dedup();
+    let text = format!("{} answers on port {} of {}", who(port), port.number, list(at, "and"));
     let mut found = finding("online.answers", Finds::Ok, text);
     for visit in well.iter().take(SHOWN) {
         found = found.seen(curl(visit), came_to(visit));
@@ -194,6 +196,21 @@ fn redirect_loop(seen: &Seen, weight: Finds, who: &str, visit: &Visit) -> Option
     let host = &visit.host;
     let new = |id, verdict, text| Problem { id, verdict, errors: &[], text, fix: Some(FIX.to_owned()), logged: false };
     Some(match (visit.visitor, seen.mode) {
+        // Then there is no mode that works.
+        (Scheme::Https, Mode::Unknown) if seen.ports.iter().any(|p| p.number == 443 && lack(p).is_some()) => Problem {
+            errors: &[521],
+            fix: Some(
+                "serve TLS on port 443 with a certificate, and choose Full or Full (strict) at Cloudflare".to_owned(),
+            ),
+            ..new(
+                "online.redirects-to-nothing",
+                Finds::Cause,
+                format!(
+                    "{who} redirects {host} to https://, and nothing listens on port 443: a loop under Flexible, refused \
+                     under Full"
+                ),
+            )
+        },
         (Scheme::Https, Mode::Unknown) => new(
             "online.redirects-to-https",
             Finds::Note,

@@ -32,7 +32,7 @@ enum Need {
 
 /// Why nothing takes connections to a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lack {
+pub(super) enum Lack {
     /// There is a socket, on loopback addresses only.
     Loopback,
     /// There is none, or only on addresses that aren't the origin's.
@@ -61,7 +61,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 }
 
 /// Whether nothing takes connections to any of the origin's addresses.
-fn lack(port: &Port) -> Option<Lack> {
+pub(super) fn lack(port: &Port) -> Option<Lack> {
     if port.doors.iter().any(|d| d.way != Way::Nothing) {
         return None;
     }
@@ -177,16 +177,16 @@ fn nothing_listens(seen: &Seen, on: &[&Port], verdict: Finds) -> Finding {
     let Some(Installed { server, start, broken, .. }) = start else {
         return found(String::new()).mend("let the program that serves the site listen there, on every address");
     };
-    let names = list(stopped().map(|s| s.server.name), "or");
+    let names: Vec<&str> = stopped().map(|s| s.server.name).collect();
+    let (are, do_not) = if names.len() == 1 { ("is", "doesn't") } else { ("are", "don't") };
     match broken {
         Some((test, complaint)) => {
             found(format!(": {} is installed, doesn't run, and its configuration has an error", server.name))
                 .seen(test.clone(), complaint.clone())
                 .mend_by(format!("mend the configuration until this passes, then `{start}`"), test.clone())
         }
-        None => {
-            found(format!(": {names} is installed and doesn't run")).mend_by(format!("start {}", server.name), start)
-        }
+        None => found(format!(": {} {are} installed and {do_not} run", list(names, "and")))
+            .mend_by(format!("start {}", server.name), start),
     }
 }
 

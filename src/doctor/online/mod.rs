@@ -15,13 +15,19 @@ mod servers;
 mod visit;
 mod words;
 
+use std::cmp::Reverse;
+
 use super::Context;
 use crate::report::{Finding, Finds, Room};
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     (cx.session.progress)("asking the web server");
     match gather::gather(cx) {
-        Ok(seen) => judge::judge(&seen),
+        Ok(seen) => {
+            let mut found = judge::judge(&seen);
+            found.sort_by_key(|f| Reverse(f.verdict));
+            found
+        }
         Err(e) => {
             let skipped = Finding::new(
                 Room::Online,

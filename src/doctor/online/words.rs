@@ -76,7 +76,9 @@ pub(super) fn curl(visit: &Visit) -> String {
         Scheme::Http => "",
         Scheme::Https => " -H 'X-Forwarded-Proto: https'",
     };
-    format!("curl -si -H 'Host: {}'{visitor} http://{}/", visit.host, visit.door)
+    let door = visit.door.to_string();
+    let door = door.strip_suffix(":80").unwrap_or(&door);
+    format!("curl -si -H 'Host: {}'{visitor} http://{door}/", visit.host)
 }
 
 /// What a visit came to, in short.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    host::{Address, Link},
+    host::{Address, Link, Route},
 };
 
 /// `IFLA_IFNAME`, `IFLA_XDP` of linux/if_link.h.
@@ -136,6 +136,52 @@ pub fn dead_ends() -> Result<Vec<(IpNet, String)>> {
     Ok(found)
 }
 
+/// The routes of the main table that lead somewhere, one way each; what has several ways is told with its first.
+///
+/// # Errors
+/// `netlink`.
+pub fn routes() -> Result<Vec<Route>> {
+    let socket = open()?;
+    let mut found = Vec::new();
+    dump(&socket, libc::RTM_GETROUTE, &[0; RT], "list routes", &mut |m| found.extend(way(m.body)))?;
+    let mut names = BTreeMap::new();
+    dump(&socket, libc::RTM_GETLINK, &[0; IFINFO], "list interfaces", &mut |m| {
+        names.extend(link(m.body).map(|(index, link)| (index, link.name)));
+    })?;
+    let named = |(to, gateway, index): (IpNet, Option<IpAddr>, u32)| {
+        Some(Route { to, gateway, interface: names.get(&index)?.clone() })
+    };
+    Ok(found.into_iter().filter_map(named).collect())
+}
+
+fn way(body: &[u8]) -> Option<(IpNet, Option<IpAddr>, u32)> {
+    // struct rtmsg: family, length of the destination, …, table, …, type.
+    let (family, length, table, kind) = (*body.first()?, *body.get(1)?, *body.get(4)?, *body.get(7)?);
+    if table != libc::RT_TABLE_MAIN || kind != libc::RTN_UNICAST {
+        return None;
+    }
+    let attrs = body.get(RT..)?;
+    let unspecified: IpAddr = match i32::from(family) {
+        libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    // RTA_DST, RTA_GATEWAY, RTA_OIF
+    let to = match find(attrs, 1) {
+        Some(bytes) => from_bytes(bytes)?,
+        None => unspecified,
+    };
+    let index = number(find(attrs, 4)?, 0)?;
+    Some((IpNet::new(to, length).ok()?, find(attrs, 5).and_then(from_bytes), index))
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        _ => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+    }
+}
+
 fn dead_end(body: &[u8]) -> Option<(IpNet, String)> {
     let kind = match *body.get(7)? {
         6 => "blackhole",
@@ -146,10 +192,7 @@ fn dead_end(body: &[u8]) -> Option<(IpNet, String)> {
     let length = *body.get(1)?;
     // RTA_DST
     let destination = find(body.get(RT..)?, 1)?;
-    let address = match destination.len() {
-        4 => IpAddr::from(<[u8; 4]>::try_from(destination).ok()?),
-        _ => IpAddr::from(<[u8; 16]>::try_from(destination).ok()?),
-    };
+    let address = from_bytes(destination)?;
     let net = IpNet::new(address, length).ok()?;
     let words = if net.prefix_len() == net.max_prefix_len() { address.to_string() } else { net.to_string() };
     Some((net, format!("the route `{kind} {words}`")))
@@ -218,7 +261,7 @@ mod tests {
     fn torn_messages_say_nothing() {
         let full = [0; 64];
         for len in 0..full.len() {
-            assert!(link(&full[..len]).is_none() && address(&full[..len]).is_none());
+            assert!(link(&full[..len]).is_none() && address(&full[..len]).is_none() && way(&full[..len]).is_none());
         }
     }
 }

@@ -109,7 +109,8 @@ fn a_silent_resolver_is_left_in_time_and_the_next_one_asked() {
     let names = asked(&[mute.0], "site.example");
     assert_eq!(names.a, Told { by: None, aliases: vec![], says: Says::Silent });
     let took = begun.elapsed();
-    assert!(took >= SOON * TRIES && took < SOON * TRIES * 4, "{took:?}");
+    // The upper bound is for a busy machine.
+    assert!(took >= SOON * TRIES && took < SOON * TRIES * 20, "{took:?}");
 
     let at = resolver(2, |q| vec![answered(q, ResponseCode::NoError, &[("site.example.", 9, v4(1))])]);
     let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -242,6 +242,8 @@ async fn older(ask: &Ask) -> Option<How> {
 }
 
 /// Asks for the first page without a client certificate. The server has to be one that speaks HTTP/1.1 now.
+///
+/// Not through [`super::http`], to which an alert is a closed connection like any other.
 pub async fn go_on(mut handshake: Handshake, host: &str, limit: Duration) -> Answer {
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: edgeallow/{}\r\nConnection: close\r\n\r\n",

@@ -1,0 +1,315 @@
+//! What was logged: web servers, bans, packet filters and the kernel, since the time that was asked for.
+//!
+//! A log has gigabytes. It is read once, in blocks, and only lines with certain words are looked at ([`scan`]); a line is
+//! read from its beginning ([`line`]), counted if it is about Cloudflare ([`tally`]), and weighed at the end ([`judge`]).
+//!
+//! Belongs here: logs. Does not: what is so now, which the other rooms look at.
+
+mod judge;
+mod line;
+mod places;
+mod redact;
+mod scan;
+mod symptom;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod times;
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp, ToSpan as _, tz::TimeZone};
+
+use self::{
+    judge::{Present, Seen, bytes, judge},
+    line::Reader,
+    places::{Place, Role},
+    scan::Scan,
+    symptom::{Kind, Symptom},
+    times::Clock,
+};
+use super::Context;
+use crate::{
+    allowlist::Prefixes,
+    error::io_reason,
+    host::{Look, OpenLog},
+    report::{BackendState, Finding},
+};
+
+/// What the journal is asked for.
+const IDENTIFIERS: [&str; 9] =
+    ["kernel", "mod_evasive", "fail2ban.actions", "fail2ban-server", "lfd", "nginx", "apache2", "httpd", "php-fpm"];
+
+/// How long the journal may say nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
+    let known = |state| matches!(state, BackendState::InSync | BackendState::Planned | BackendState::Pending);
+    let present = Present {
+        reach: cx.reach.is_ok(),
+        backends: cx.backends.iter().filter(|b| known(b.state)).map(|b| b.name.to_string()).collect(),
+    };
+    let ask = Ask {
+        host: cx.session.host,
+        edge: &cx.edge,
+        ports: &cx.ports,
+        given: &cx.ask.logs,
+        since: cx.ask.since,
+        now: cx.session.now,
+        progress: cx.session.progress,
+    };
+    judge(&ask.read(), &present)
+}
+
+/// What is asked of the logs.
+struct Ask<'a> {
+    host: &'a dyn Look,
+    edge: &'a Prefixes,
+    ports: &'a BTreeSet<u16>,
+    /// Files that were named.
+    given: &'a [PathBuf],
+    since: SignedDuration,
+    now: Timestamp,
+    progress: &'a dyn Fn(&str),
+}
+
+impl Ask<'_> {
+    fn read(&self) -> Seen {
+        let mut seen = Seen { since: self.since, ..Seen::default() };
+        let Some(scan) = Scan::new() else { return seen };
+        let from = self.now.checked_sub(self.since).unwrap_or(Timestamp::MIN);
+        let until = self.now.checked_add(26.hours()).unwrap_or(Timestamp::MAX);
+        let clock = Clock { zone: zone(self.host), now: self.now };
+        let mut work = Work {
+            ask: self,
+            clock,
+            window: from..=until,
+            scan,
+            ids: BTreeSet::new(),
+            done: 0,
+            total: 0,
+            has_fail2ban: false,
+            has_lfd: false,
+            seen: &mut seen,
+        };
+        let given = self.given.iter().map(|path| Place { path: path.clone(), role: Role::Own, given: true });
+        let mut places: Vec<Place> = given.chain(places::own(self.host, &mut work.seen.unread)).collect();
+        work.keep_recent(&mut places);
+        for place in &places {
+            work.file(place);
+        }
+        if !work.journal() {
+            let mut places = places::system(self.host, &mut work.seen.unread);
+            work.seen.system |= !places.is_empty();
+            work.keep_recent(&mut places);
+            for place in &places {
+                work.file(place);
+            }
+        } else {
+            work.seen.system = true;
+        }
+        if seen.tallies.values().any(|t| t.visitors > 0) {
+            seen.masks = places::masks(self.host);
+        }
+        seen
+    }
+}
+
+/// A reading under way.
+struct Work<'a, 's> {
+    ask: &'a Ask<'a>,
+    clock: Clock,
+    window: std::ops::RangeInclusive<Timestamp>,
+    scan: Scan,
+    /// Files that were read, under whatever name.
+    ids: BTreeSet<(u64, u64)>,
+    /// Bytes on disk that were read, and that are there to be read.
+    done: u64,
+    total: u64,
+    /// Whether these have logs of their own, so that the system log only repeats them.
+    has_fail2ban: bool,
+    has_lfd: bool,
+    seen: &'s mut Seen,
+}
+
+impl Work<'_, '_> {
+    /// Only what was written in the time that is asked about, and what was named.
+    fn keep_recent(&mut self, places: &mut Vec<Place>) {
+        let since = *self.window.start();
+        let mut ids = BTreeSet::new();
+        places.retain(|place| match self.ask.host.log(&place.path) {
+            Ok(Some(log)) => {
+                let wanted = place.given || (log.modified >= since && log.size > 0);
+                if wanted && ids.insert(log.id) {
+                    self.total += log.size;
+                }
+                wanted
+            }
+            // Said when it is read.
+            _ if place.given => true,
+            Ok(None) => false,
+            // Folders and pipes beside logs are none.
+            Err(e) if e.kind == crate::error::ErrorKind::FileRefused => false,
+            Err(e) => {
+                self.seen.unread.push((place.path.display().to_string(), e.message));
+                false
+            }
+        });
+    }
+
+    fn file(&mut self, place: &Place) {
+        let name = place.path.display().to_string();
+        let mut unread = |why: String| self.seen.unread.push((name.clone(), why));
+        if let Some(packer) = places::packed_otherwise(&place.path) {
+            return unread(format!("{name} is packed with {packer}, which is not unpacked here"));
+        }
+        let log = match self.ask.host.log(&place.path) {
+            Ok(Some(log)) => log,
+            Ok(None) if place.given => return unread(format!("there is no file {name}")),
+            Ok(None) => return,
+            Err(e) => return unread(e.message),
+        };
+        if !self.ids.insert(log.id) {
+            return;
+        }
+        let base = place.path.file_name().unwrap_or_default().to_string_lossy();
+        self.has_fail2ban |= base.starts_with("fail2ban.log");
+        self.has_lfd |= base.starts_with("lfd.log");
+        let OpenLog { content, size, .. } = log;
+        let taken = Rc::new(Cell::new(0));
+        let raw = Counting { inner: content, taken: Rc::clone(&taken) };
+        match unpacked(raw) {
+            Ok((mut content, packed)) => {
+                self.lines(&mut content, &name, place, &taken);
+                if !packed && taken.get() < size {
+                    let why = format!("{name} was cut off while it was read; ask again for the rest");
+                    self.seen.unread.push((name, why));
+                }
+            }
+            Err(e) => unread(format!("cannot read {name}: {}", io_reason(&e))),
+        }
+        self.done += size;
+    }
+
+    /// Whether there is a journal with anything in it.
+    fn journal(&mut self) -> bool {
+        if self.ask.host.program("journalctl").is_none() {
+            return false;
+        }
+        let since = format!("--since=@{}", self.window.start().as_second().max(0));
+        let identifiers = IDENTIFIERS.map(|i| format!("--identifier={i}"));
+        let mut argv = vec!["journalctl", "--no-pager", "--quiet", "--output=short-iso", since.as_str()];
+        argv.extend(identifiers.iter().map(String::as_str));
+        let Ok(mut content) = self.ask.host.stream(&argv, PATIENCE) else { return false };
+        let place = Place { path: PathBuf::from("journalctl"), role: Role::Kernel, given: false };
+        self.lines(&mut content, "journalctl", &place, &Rc::default()) > 0
+    }
+
+    /// Counts what is in a log; how many bytes it has.
+    fn lines(&mut self, content: &mut dyn Read, name: &str, place: &Place, taken: &Cell<u64>) -> u64 {
+        let Self { ask, clock, window, scan, done, total, has_fail2ban, has_lfd, seen, .. } = self;
+        let file: Arc<str> = name.into();
+        let mut reader = Reader::new(clock);
+        let mut bytes = 0_u64;
+        let mut told = u64::MAX;
+        let mut each = |raw: &[u8]| {
+            let text = String::from_utf8_lossy(raw);
+            let Some(found) = reader.read(&text) else { return };
+            let repeated = place.role != Role::Own
+                && match found.kind {
+                    Kind::Bans | Kind::Unbans => *has_fail2ban,
+                    Kind::Lfd => *has_lfd,
+                    kind => place.role == Role::System && is_kernels(kind, &found),
+                };
+            if !repeated && window.contains(&found.at) {
+                count(ask, seen, found, &text, &file, place.given);
+            }
+        };
+        let mut read = |n: usize| {
+            bytes += n as u64;
+            let now = if taken.get() > 0 { (*done + taken.get()) * 100 / (*total).max(1) } else { bytes >> 26 };
+            if now != told {
+                told = now;
+                (ask.progress)(&going_on(name, taken.get() + *done, *total, bytes));
+            }
+        };
+        let ended = scan.lines(content, &mut each, &mut read);
+        if let Err(e) = ended {
+            seen.unread.push((name.to_owned(), format!("cannot read all of {name}: {}", io_reason(&e))));
+        }
+        if bytes > 0 {
+            seen.read.push((name.to_owned(), bytes));
+        }
+        bytes
+    }
+}
+
+/// `reading the logs [####----------------] 23 % of 3.2 GB, /var/log/nginx/access.log`
+fn going_on(name: &str, done: u64, total: u64, bytes_read: u64) -> String {
+    if done == 0 {
+        return format!("reading {name}: {}", bytes(bytes_read));
+    }
+    let percent = (done.saturating_mul(100) / total.max(1)).min(100);
+    let full = usize::try_from(percent / 5).unwrap_or(0);
+    format!("reading the logs [{}{}] {percent} % of {}, {name}", "#".repeat(full), "-".repeat(20 - full), bytes(total))
+}
+
+/// Whether it is the kernel's word, which more than one file of the system log holds.
+fn is_kernels(kind: Kind, found: &Symptom) -> bool {
+    matches!(kind, Kind::Packets | Kind::SynFlood | Kind::Conntrack | Kind::Orphans)
+        || (kind == Kind::OpenFiles && found.rule == "fs.file-max")
+}
+
+fn count(ask: &Ask<'_>, seen: &mut Seen, found: Symptom, line: &str, file: &Arc<str>, given: bool) {
+    if found.port.is_some_and(|port| !ask.ports.contains(&port)) {
+        return;
+    }
+    let tally = seen.tallies.entry(found.kind).or_default();
+    match found.client {
+        Some(client) if ask.edge.contains(client) => tally.add(found, line, file, given),
+        Some(client) if found.kind.web_server().is_some() && !found.guarded => tally.add_visitor(client),
+        None if !found.kind.has_address() => tally.add(found, line, file, given),
+        _ => {}
+    }
+}
+
+/// Counts what is read of a file, packed or not.
+struct Counting {
+    inner: Box<dyn Read>,
+    taken: Rc<Cell<u64>>,
+}
+
+impl Read for Counting {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(into)?;
+        self.taken.set(self.taken.get() + n as u64);
+        Ok(n)
+    }
+}
+
+/// The content of a file that may be gzipped, whatever its name; whether it was.
+fn unpacked(mut raw: Counting) -> io::Result<(Box<dyn Read>, bool)> {
+    let mut magic = Vec::with_capacity(2);
+    (&mut raw).take(2).read_to_end(&mut magic)?;
+    let packed = magic == [0x1f, 0x8b];
+    let whole = io::Cursor::new(magic).chain(raw);
+    Ok(if packed {
+        (Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, whole))), true)
+    } else {
+        (Box::new(whole), false)
+    })
+}
+
+/// The zone of this machine's clocks.
+fn zone(host: &dyn Look) -> TimeZone {
+    let seen = host.file(Path::new("/etc/localtime")).ok().flatten();
+    seen.and_then(|f| TimeZone::tzif("local", &f.content).ok()).unwrap_or(TimeZone::UTC)
+}

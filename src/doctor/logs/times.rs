@@ -1,0 +1,215 @@
+//! The times that logs are written in, one function a format; each gives the time and what follows it.
+//!
+//! Belongs here: formats. Does not: what is logged.
+
+use jiff::{Timestamp, ToSpan as _, civil::DateTime, tz::TimeZone};
+
+/// How far a line may be ahead of the clock, for hosts whose clocks differ, and for a year that isn't written.
+const AHEAD_HOURS: i64 = 26;
+
+/// What is needed to read a time.
+pub(super) struct Clock {
+    /// The zone that programs write local times in.
+    pub zone: TimeZone,
+    /// Now, for years that aren't written.
+    pub now: Timestamp,
+}
+
+impl Clock {
+    fn local(&self, at: DateTime) -> Option<Timestamp> {
+        Some(self.zone.to_ambiguous_zoned(at).compatible().ok()?.timestamp())
+    }
+
+    /// `2026/11/22 18:00:00`, of nginx.
+    pub fn nginx<'a>(&self, text: &'a str) -> Option<(Timestamp, &'a str)> {
+        let (date, rest) = date(text, '/')?;
+        let (time, rest) = time(rest.strip_prefix(' ')?)?;
+        Some((self.local(join(date, time)?)?, rest))
+    }
+
+    /// `2026-11-22T18:00:00+00:00`, with `T` or a blank, with or without a fraction after `.` or `,`, and local where
+    /// no zone is written: fail2ban, LiteSpeed, journal, syslog.
+    pub fn iso<'a>(&self, text: &'a str) -> Option<(Timestamp, &'a str)> {
+        let (date, rest) = date(text, '-')?;
+        let (time, rest) = time(rest.strip_prefix(['T', ' '])?)?;
+        let rest = fraction(rest, &['.', ',']);
+        let at = join(date, time)?;
+        match offset(rest) {
+            Some((seconds, rest)) => Some((with_offset(at, seconds)?, rest)),
+            None => Some((self.local(at)?, rest)),
+        }
+    }
+
+    /// `2026-11-22 18:00:00` in UTC, of IIS.
+    pub fn iis(date_text: &str, time_text: &str) -> Option<Timestamp> {
+        with_offset(join(date(date_text, '-')?.0, time(time_text)?.0)?, 0)
+    }
+
+    /// `22/Nov/2026:18:00:00 +0000`, of access logs.
+    pub fn common(text: &str) -> Option<(Timestamp, &str)> {
+        let (day, rest) = number(text, 2)?;
+        let (month, rest) = month(rest.strip_prefix('/')?)?;
+        let (year, rest) = number(rest.strip_prefix('/')?, 4)?;
+        let (time, rest) = time(rest.strip_prefix(':')?)?;
+        let (seconds, rest) = offset(rest.strip_prefix(' ')?)?;
+        Some((with_offset(join((year, month, day), time)?, seconds)?, rest))
+    }
+
+    /// `Sun Nov 22 18:00:00.123456 2026`, of Apache's error log.
+    pub fn apache<'a>(&self, text: &'a str) -> Option<(Timestamp, &'a str)> {
+        let (month, rest) = month(text.get(3..)?.strip_prefix(' ')?)?;
+        let (day, rest) = number(rest.strip_prefix(' ')?, 2)?;
+        let (time, rest) = time(rest.strip_prefix(' ')?)?;
+        let (year, rest) = number(fraction(rest, &['.']).strip_prefix(' ')?, 4)?;
+        Some((self.local(join((year, month, day), time)?)?, rest))
+    }
+
+    /// `22-Nov-2026 18:00:00`, of PHP-FPM.
+    pub fn php<'a>(&self, text: &'a str) -> Option<(Timestamp, &'a str)> {
+        let (day, rest) = number(text, 2)?;
+        let (month, rest) = month(rest.strip_prefix('-')?)?;
+        let (year, rest) = number(rest.strip_prefix('-')?, 4)?;
+        let (time, rest) = time(rest.strip_prefix(' ')?)?;
+        Some((self.local(join((year, month, day), time)?)?, fraction(rest, &['.'])))
+    }
+
+    /// `Nov 22 18:00:00` or `Nov  2 18:00:00`, of syslog: of this year, or of the last one if that would be ahead.
+    pub fn syslog<'a>(&self, text: &'a str) -> Option<(Timestamp, &'a str)> {
+        let (month, rest) = month(text)?;
+        let rest = rest.strip_prefix(' ')?;
+        let (day, rest) = match rest.strip_prefix(' ') {
+            Some(rest) => number(rest, 1)?,
+            None => number(rest, 2)?,
+        };
+        let (time, rest) = time(rest.strip_prefix(' ')?)?;
+        let latest = self.now.checked_add(AHEAD_HOURS.hours()).ok()?;
+        let year = i64::from(latest.to_zoned(self.zone.clone()).year());
+        // The 29th of February is of neither of two years in a row that aren't leap years.
+        let at = (0..5).find_map(|back| {
+            let at = self.local(join((year - back, month, day), time)?)?;
+            (at <= latest).then_some(at)
+        });
+        Some((at?, rest))
+    }
+}
+
+/// Exactly so many digits. A blank may stand for the first one, as `asctime` pads.
+fn number(text: &str, digits: usize) -> Option<(i64, &str)> {
+    let (number, rest) = text.split_at_checked(digits)?;
+    let padded = number.trim_start_matches(' ');
+    let plain = !padded.is_empty() && padded.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| padded.parse().ok()).flatten().map(|n| (n, rest))
+}
+
+type Date = (i64, i64, i64);
+
+fn date(text: &str, between: char) -> Option<(Date, &str)> {
+    let (year, rest) = number(text, 4)?;
+    let (month, rest) = number(rest.strip_prefix(between)?, 2)?;
+    let (day, rest) = number(rest.strip_prefix(between)?, 2)?;
+    Some(((year, month, day), rest))
+}
+
+/// Hour, minute, second.
+type Time = (i64, i64, i64);
+
+fn time(text: &str) -> Option<(Time, &str)> {
+    let (hour, rest) = number(text, 2)?;
+    let (minute, rest) = number(rest.strip_prefix(':')?, 2)?;
+    let (second, rest) = number(rest.strip_prefix(':')?, 2)?;
+    Some(((hour, minute, second), rest))
+}
+
+fn month(text: &str) -> Option<(i64, &str)> {
+    const NAMES: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (name, rest) = text.split_at_checked(3)?;
+    let at = NAMES.iter().position(|n| *n == name)?;
+    Some((i64::try_from(at).ok()? + 1, rest))
+}
+
+fn join((year, month, day): Date, (hour, minute, second): Time) -> Option<DateTime> {
+    let small = |n: i64| i8::try_from(n).ok();
+    // A leap second is the one before it.
+    let second = small(second.min(59))?;
+    DateTime::new(i16::try_from(year).ok()?, small(month)?, small(day)?, small(hour)?, small(minute)?, second, 0).ok()
+}
+
+fn with_offset(at: DateTime, seconds: i64) -> Option<Timestamp> {
+    let utc = TimeZone::UTC.to_ambiguous_zoned(at).compatible().ok()?.timestamp();
+    utc.checked_sub(seconds.seconds()).ok()
+}
+
+/// Without a fraction of a second after one of these.
+fn fraction<'a>(text: &'a str, marks: &[char]) -> &'a str {
+    text.strip_prefix(marks).map_or(text, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
+/// `Z`, `+0000` or `+00:00`, in seconds.
+fn offset(text: &str) -> Option<(i64, &str)> {
+    if let Some(rest) = text.strip_prefix('Z') {
+        return Some((0, rest));
+    }
+    let sign = match text.bytes().next()? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, rest) = number(&text[1..], 2)?;
+    let (minutes, rest) = number(rest.strip_prefix(':').unwrap_or(rest), 2)?;
+    Some((sign * (hours * 3600 + minutes * 60), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock(now: &str) -> Clock {
+        Clock { zone: TimeZone::fixed(jiff::tz::offset(1)), now: now.parse().unwrap() }
+    }
+
+    #[test]
+    fn each_format_is_the_same_moment() {
+        let c = clock("2026-11-22T20:00:00Z");
+        let at: Timestamp = "2026-11-22T17:00:00Z".parse().unwrap();
+        let same = |found: Option<(Timestamp, &str)>, rest: &str| assert_eq!(found, Some((at, rest)));
+        same(c.nginx("2026/11/22 18:00:00 [error]"), " [error]");
+        same(c.iso("2026-11-22 18:00:00,123 fail2ban"), " fail2ban");
+        same(c.iso("2026-11-22 18:00:00.123456 [NOTICE]"), " [NOTICE]");
+        same(c.iso("2026-11-22T17:00:00+0000 host"), " host");
+        same(c.iso("2026-11-22T12:30:00.5-04:30 host"), " host");
+        same(c.iso("2026-11-22T17:00:00Z host"), " host");
+        same(Clock::common("22/Nov/2026:19:00:00 +0200] \"GET"), "] \"GET");
+        same(c.apache("Sun Nov 22 18:00:00.123456 2026] ["), "] [");
+        same(c.apache("Sun Nov 22 18:00:00 2026] ["), "] [");
+        same(c.php("22-Nov-2026 18:00:00] WARNING"), "] WARNING");
+        same(c.syslog("Nov 22 18:00:00 host kernel:"), " host kernel:");
+        assert_eq!(Clock::iis("2026-11-22", "17:00:00"), Some(at));
+    }
+
+    #[test]
+    fn a_year_that_is_not_written_is_the_last_one_in_january() {
+        let c = clock("2027-01-01T03:00:00Z");
+        let year = |text| c.syslog(text).map(|(at, _)| at.to_string());
+        assert_eq!(year("Dec 31 23:59:59 h").as_deref(), Some("2026-12-31T22:59:59Z"));
+        assert_eq!(year("Jan  1 04:00:00 h").as_deref(), Some("2027-01-01T03:00:00Z"));
+        assert_eq!(year("Jan  3 09:00:00 h").as_deref(), Some("2026-01-03T08:00:00Z"));
+        // A clock that is a little ahead, in the first minutes of a year.
+        assert_eq!(
+            clock("2026-12-31T22:59:50Z").syslog("Jan  1 00:00:05 h").unwrap().0.to_string(),
+            "2026-12-31T23:00:05Z"
+        );
+        assert_eq!(year("Feb 29 00:00:00 h").as_deref(), Some("2024-02-28T23:00:00Z"));
+    }
+
+    #[test]
+    fn what_is_no_time_is_none() {
+        let c = clock("2026-11-22T20:00:00Z");
+        for text in ["", "2026", "2026/13/22 18:00:00", "2026/11/22 18:00", "2026/11/2ü 18:00:00", "    /  /   :  :  "]
+        {
+            assert_eq!(c.nginx(text), None, "{text}");
+            assert_eq!(c.iso(&text.replace('/', "-")), None, "{text}");
+        }
+        assert_eq!(c.syslog("Nov 31 18:00:00 h"), None);
+        assert_eq!(Clock::common("22/Nov/2026:18:00:00"), None);
+    }
+}

@@ -1,0 +1,210 @@
+//! Apache: `MaxRequestWorkers`, and how many workers are busy.
+//!
+//! A worker thread that has nothing to do sleeps on a futex, a process of prefork in epoll or on the accept lock; what is
+//! anywhere else is busy.
+//!
+//! Belongs here: the numbers that hold for the loaded module, and counting. Does not: open files ([`super::servers`]).
+
+use super::{Gauge, config::Setting, finding, more, plural};
+use crate::{
+    doctor::directives::{self, Directive},
+    host::{Look, Process},
+    report::{Finding, Finds},
+};
+
+/// Of its multi-processing modules, what decides here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mpm {
+    /// `event`, `worker`: several threads a process.
+    Threads,
+    /// `prefork`.
+    Processes,
+}
+
+/// What the configuration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Limits {
+    mpm: Mpm,
+    /// What holds in the end.
+    most: u64,
+    /// The directive that decides it.
+    set: Setting,
+    /// `ServerLimit` × `ThreadsPerChild`, or `ServerLimit`: above that Apache doesn't go.
+    ceiling: u64,
+}
+
+/// Of the Apache that `apachectl` knows.
+///
+/// # Errors
+/// Why it can't be told.
+pub(super) fn limits(host: &dyn Look) -> Result<Limits, String> {
+    let said = directives::apache(host);
+    if said.directives.is_empty() {
+        let why = said.unread.first().cloned();
+        return Err(why.unwrap_or_else(|| "there is no apachectl to ask for its configuration".to_owned()));
+    }
+    let modules = directives::apache_modules(host);
+    let mpm = if modules.iter().any(|m| m == "mpm_prefork") { Mpm::Processes } else { Mpm::Threads };
+    let mut numbers = Numbers::default();
+    numbers.take(&said.directives, &modules);
+    Ok(numbers.limits(mpm))
+}
+
+#[derive(Debug, Default)]
+struct Numbers {
+    workers: Option<Setting>,
+    servers: Option<Setting>,
+    threads: Option<Setting>,
+}
+
+impl Numbers {
+    /// The last one that is said holds.
+    fn take(&mut self, said: &[Directive], modules: &[String]) {
+        let mut applies = Vec::new();
+        for directive in said {
+            let name = directive.words.first().map(|w| w.to_ascii_lowercase()).unwrap_or_default();
+            let set = |name| Setting::of(name, directive);
+            match name.as_str() {
+                "<ifmodule" => applies.push(is_loaded(directive.value().trim_end_matches('>'), modules)),
+                // What else can surround these numbers is taken to hold.
+                close if close.starts_with("</") => drop(applies.pop()),
+                open if open.starts_with('<') => applies.push(true),
+                _ if applies.contains(&false) => {}
+                "maxrequestworkers" => self.workers = set("MaxRequestWorkers").or(self.workers.take()),
+                "maxclients" => self.workers = set("MaxClients").or(self.workers.take()),
+                "serverlimit" => self.servers = set("ServerLimit").or(self.servers.take()),
+                "threadsperchild" => self.threads = set("ThreadsPerChild").or(self.threads.take()),
+                _ => {}
+            }
+        }
+    }
+
+    fn limits(self, mpm: Mpm) -> Limits {
+        // server/mpm/*/*.c: DEFAULT_SERVER_LIMIT, DEFAULT_THREADS_PER_CHILD.
+        let (servers, threads) = match mpm {
+            Mpm::Threads => (16, 25),
+            Mpm::Processes => (256, 1),
+        };
+        let servers = self.servers.unwrap_or(Setting::default("ServerLimit", servers));
+        let threads = match mpm {
+            Mpm::Threads => self.threads.map_or(threads, |t| t.value),
+            Mpm::Processes => 1,
+        };
+        let ceiling = servers.value.saturating_mul(threads);
+        match self.workers {
+            Some(workers) if workers.value <= ceiling => Limits { mpm, most: workers.value, set: workers, ceiling },
+            // Apache lowers it, and says so in its log.
+            Some(_) => Limits { mpm, most: ceiling, set: servers, ceiling },
+            None => Limits { mpm, most: ceiling, set: Setting::default("MaxRequestWorkers", ceiling), ceiling },
+        }
+    }
+}
+
+/// `mpm_event_module`, `event.c`, `!mpm_prefork_module`
+fn is_loaded(condition: &str, modules: &[String]) -> bool {
+    let (wanted, name) = condition.strip_prefix('!').map_or((true, condition), |name| (false, name));
+    let name = name.trim_end_matches("_module").trim_end_matches(".c").trim_start_matches("mod_");
+    modules.iter().any(|m| m == name || m.strip_prefix("mpm_") == Some(name)) == wanted
+}
+
+/// How many workers are busy.
+pub(super) fn busy(children: &[Process], limits: &Limits) -> u64 {
+    let busy = |waits: &&String| !["futex", "epoll", "sem", "lock", "accept"].iter().any(|w| waits.contains(w));
+    let workers = |p: &Process| match limits.mpm {
+        // The first thread only waits for its end; the listener is in epoll. One without threads serves CGI.
+        Mpm::Threads => p.waits_in.iter().skip(1).filter(busy).count(),
+        Mpm::Processes => p.waits_in.iter().take(1).filter(busy).count(),
+    };
+    children.iter().map(workers).sum::<usize>() as u64
+}
+
+/// `waiting`: connections that wait to be accepted by it, both times.
+pub(super) fn judge(busy: u64, waiting: u64, limits: &Limits, serves: bool) -> Finding {
+    let workers = Gauge { used: busy, limit: limits.most };
+    let (id, verdict, text) = if workers.is_near() && waiting > 0 && serves {
+        let wait = plural(waiting, "connection waits", "connections wait");
+        let text = format!("Apache has no worker left: {workers} are busy, and {wait} for one");
+        ("resources.apache-workers-full", Finds::Cause, text)
+    } else if workers.is_near() {
+        ("resources.apache-workers", Finds::Warning, format!("Apache has hardly a worker left: {workers} are busy"))
+    } else {
+        ("resources.apache-workers", Finds::Ok, format!("{workers} workers of Apache are busy"))
+    };
+    let f = finding(id, verdict, text)
+        .seen("/proc/PID/task/*/wchan of its processes", format!("{busy} busy, {waiting} connections wait"))
+        .seen(limits.set.whence(), limits.set.to_string());
+    if verdict == Finds::Ok {
+        return f;
+    }
+    let wanted = more(limits.most);
+    let file =
+        limits.set.place.as_ref().map_or("the file of its MPM".to_owned(), |(file, _)| file.display().to_string());
+    let servers = match limits.mpm {
+        _ if wanted <= limits.ceiling => "reload Apache".to_owned(),
+        Mpm::Threads => format!(
+            "`ServerLimit` to {wanted} divided by `ThreadsPerChild` at least, and restart Apache (a reload does not \
+             change `ServerLimit`)"
+        ),
+        Mpm::Processes => {
+            format!("`ServerLimit {wanted}`, and restart Apache (a reload does not change `ServerLimit`)")
+        }
+    };
+    f.gives(&[522, 524]).mend(format!(
+        "see with mod_status or `ss -tn` whether slow clients or a slow application hold the workers; if there is memory \
+         for more, write `MaxRequestWorkers {wanted}` into {file} (now {}), {servers}",
+        limits.set.whence()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `directives` splits it.
+    fn numbers(text: &str, modules: &[&str]) -> Numbers {
+        let line = |(n, l): (usize, &str)| Directive {
+            words: l.split_whitespace().map(str::to_owned).collect(),
+            file: "/f".into(),
+            line: n + 1,
+        };
+        let said: Vec<Directive> = text.lines().enumerate().map(line).collect();
+        let mut numbers = Numbers::default();
+        numbers.take(&said, &modules.iter().map(|m| (*m).to_owned()).collect::<Vec<_>>());
+        numbers
+    }
+
+    fn said(text: &str, modules: &[&str], mpm: Mpm) -> (u64, &'static str) {
+        let limits = numbers(text, modules).limits(mpm);
+        (limits.most, limits.set.name)
+    }
+
+    #[test]
+    fn only_what_belongs_to_the_loaded_mpm_counts() {
+        let text = "<IfModule mpm_prefork_module>\nMaxRequestWorkers 5\n</IfModule>\n<IfModule event.c>\n\
+                    maxrequestworkers 7\n</IfModule>\n";
+        assert_eq!(said(text, &["mpm_event"], Mpm::Threads), (7, "MaxRequestWorkers"));
+        assert_eq!(said(text, &["mpm_prefork"], Mpm::Processes), (5, "MaxRequestWorkers"));
+        let lowered = "ServerLimit 2\nThreadsPerChild 10\nMaxRequestWorkers 400";
+        assert_eq!(said(lowered, &[], Mpm::Threads), (20, "ServerLimit"));
+        assert_eq!(said("", &[], Mpm::Threads), (400, "MaxRequestWorkers"));
+        assert_eq!(said("MaxClients 9", &[], Mpm::Processes), (9, "MaxClients"));
+        let event = ["mpm_event".to_owned()];
+        assert!(is_loaded("!mpm_prefork_module", &event) && !is_loaded("mod_ssl.c", &event));
+    }
+
+    #[test]
+    fn busy_workers_are_a_cause_only_while_connections_wait() {
+        let limits = numbers("MaxRequestWorkers 2", &[]).limits(Mpm::Threads);
+        let child = |waits: &[&str]| Process {
+            waits_in: waits.iter().map(|w| (*w).to_owned()).collect(),
+            ..Process::default()
+        };
+        let idle = [child(&["anon_pipe_read", "do_epoll_wait", "futex_do_wait", "futex_do_wait"])];
+        assert_eq!(busy(&idle, &limits), 0);
+        let at_work = [child(&["anon_pipe_read", "do_epoll_wait", "poll_schedule_timeout", "0"]), child(&["poll"])];
+        assert_eq!(busy(&at_work, &limits), 2);
+        let of = |busy, waiting, serves| judge(busy, waiting, &limits, serves).verdict;
+        assert_eq!((of(2, 1, true), of(2, 0, true), of(1, 1, true)), (Finds::Cause, Finds::Warning, Finds::Ok));
+        assert_eq!(of(2, 1, false), Finds::Warning);
+    }
+}

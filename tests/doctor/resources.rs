@@ -1,0 +1,307 @@
+//! What a host runs out of, for real: queues, files, connections, workers, processes of PHP.
+//!
+//! Clients connect from Cloudflare's addresses and then say nothing more, which is what exhausts a server. All of them are
+//! counted, and end with the test.
+
+use std::{
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{doctor, expect_cause, expect_healthy, ids, site::site};
+use crate::lab::{EDGE4, Lab, Reach, SERVER4};
+
+/// Half a request: the server waits for the rest, with a worker and a connection.
+const HALF: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n";
+/// Asks for a script that takes its time.
+const SLOW: &[u8] = b"GET /slow.php HTTP/1.1\r\nHost: lab\r\n\r\n";
+/// No SYN is sent a second time before a second is over: what is not connected by then was dropped.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// For a server to have noticed what came, on a busy machine.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// Connects up to so often from Cloudflare's side, each saying this, until one isn't answered; those that are connected.
+fn fill(lab: &Lab, port: u16, most: usize, say: &[u8]) -> Vec<Socket> {
+    let to: IpAddr = SERVER4.parse().unwrap();
+    let from: IpAddr = EDGE4.parse().unwrap();
+    lab.on_the_internet(|| {
+        let mut open = Vec::new();
+        for _ in 0..most {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+            if socket.connect_timeout(&SocketAddr::new(to, port).into(), PATIENCE).is_err() {
+                break;
+            }
+            // A server that is out of connections may have closed it by now.
+            let _ = socket.send(say);
+            open.push(socket);
+        }
+        open
+    })
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < SETTLED, "{what}: not within {SETTLED:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// How many wait at the listening socket that this question of `ss` finds.
+fn waiting(lab: &Lab, question: &[&str]) -> u64 {
+    let answer = lab.run([&["ss", "-H", "-n", "-l"], question].concat());
+    let fields = answer.stdout.lines().next().unwrap_or_default().split_whitespace();
+    let numbers: Vec<u64> = fields.filter_map(|f| f.parse().ok()).collect();
+    *numbers.first().unwrap_or_else(|| panic!("no socket: {answer:?}"))
+}
+
+/// Debian's nginx with these lines for `main` and for `events`, and a site of its own.
+fn nginx(lab: &Lab, main: &str, events: &str) {
+    let site = "server { listen 80; listen [::]:80; root /var/www/html; location ~ \\.php$ { \
+                include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; \
+                fastcgi_pass unix:/run/php/php8.2-fpm.sock; } }";
+    lab.write_file(
+        "/etc/nginx/nginx.conf",
+        format!(
+            "user www-data;\nworker_processes 1;\npid /run/nginx.pid;\nerror_log /var/log/nginx/error.log;\n{main}\n\
+             events {{\n{events}\n}}\nhttp {{ access_log off; {site} }}\n"
+        ),
+    );
+    start_nginx(lab);
+}
+
+fn start_nginx(lab: &Lab) {
+    lab.write_file("/var/www/html/index.html", "hello\n");
+    lab.install(&["nginx"], "nginx");
+    lab.run(["mkdir", "-p", "/var/log/nginx", "/var/lib/nginx"]);
+    lab.run(["nginx"]);
+    wait_until("nginx listens", || fill(lab, 80, 1, b"").len() == 1);
+}
+
+/// Debian's PHP-FPM with so many processes for its one pool.
+fn php(lab: &Lab, children: u32) {
+    lab.write_file(
+        "/etc/php/8.2/fpm/pool.d/www.conf",
+        format!(
+            "[www]\nuser = www-data\ngroup = www-data\nlisten = /run/php/php8.2-fpm.sock\nlisten.owner = www-data\n\
+             pm = static\npm.max_children = {children}\n"
+        ),
+    );
+    start_php(lab);
+}
+
+fn start_php(lab: &Lab) {
+    lab.write_file("/var/www/html/slow.php", "<?php sleep(30);\n");
+    lab.run(["mkdir", "-p", "/run/php"]);
+    lab.run(["php-fpm8.2", "-D"]);
+}
+
+/// Debian's Apache without mod_evasive, which would turn the clients of these tests away.
+fn apache(lab: &Lab) {
+    lab.install(&["apachectl"], "apache2");
+    lab.run(["rm", "-f", "/etc/apache2/mods-enabled/evasive.load", "/etc/apache2/mods-enabled/evasive.conf"]);
+    lab.write_file("/etc/apache2/conf-enabled/name.conf", "ServerName lab\n");
+    lab.write_file("/var/www/html/index.html", "hello\n");
+    lab.run(["mkdir", "-p", "/var/log/apache2"]);
+    lab.run(["apachectl", "start"]);
+    wait_until("Apache listens", || fill(lab, 80, 1, b"").len() == 1);
+}
+
+fn shows(finding: &Value) -> String {
+    finding["evidence"].to_string()
+}
+
+fn of<'a>(report: &'a Value, id: &str) -> &'a Value {
+    let all = report["findings"].as_array().unwrap();
+    all.iter().find(|f| f["id"] == id).unwrap_or_else(|| panic!("no {id} in {report:#}"))
+}
+
+#[test]
+fn a_full_backlog_is_the_cause() {
+    let lab = Lab::without_listeners();
+    let server = lab.inside(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.bind(&SocketAddr::from(([0, 0, 0, 0], 80)).into()).unwrap();
+        socket.listen(2).unwrap();
+        socket
+    });
+    let clients = fill(&lab, 80, 8, b"");
+    assert_eq!(clients.len(), 3, "the kernel takes one more than the backlog");
+    assert_eq!(lab.connect(EDGE4, 80), Reach::Timeout, "what a 522 is");
+    let report = doctor(&lab, &["--port", "80"]);
+    let cause = expect_cause(&report, "resources.accept-queue-full", 522);
+    assert!(shows(cause).contains("Recv-Q 3, Send-Q 2"), "{cause:#}");
+
+    // Once it accepts, nothing is left but counters since boot, which prove nothing.
+    server.set_nonblocking(true).unwrap();
+    let accepted: Vec<_> = std::iter::from_fn(|| server.accept().ok()).collect();
+    assert!(accepted.len() >= 3);
+    let report = doctor(&lab, &["--port", "80"]);
+    for found in report["findings"].as_array().unwrap().iter().filter(|f| f["room"] == "resources") {
+        assert!(!["warning", "cause"].contains(&found["verdict"].as_str().unwrap()), "{found:#}");
+    }
+    drop(clients);
+}
+
+#[test]
+fn nginx_at_its_limit_of_open_files_is_the_cause() {
+    let lab = Lab::without_listeners();
+    nginx(&lab, "worker_rlimit_nofile 40;", "worker_connections 512;");
+    let clients = fill(&lab, 80, 60, HALF);
+    let log = "/var/log/nginx/error.log";
+    wait_until("nginx can't accept", || lab.read_file(log).contains("Too many open files"));
+    let report = doctor(&lab, &["--port", "80"]);
+    let cause = expect_cause(&report, "resources.open-files-full", 522);
+    assert!(shows(cause).contains("40 open, at most 40"), "{cause:#}");
+    assert!(shows(cause).contains("/etc/nginx/nginx.conf line 5"), "{cause:#}");
+
+    // A worker that can open nothing can't hear of a reload either: the command restarts nginx.
+    let command = cause["fix"]["command"].as_str().unwrap();
+    let edit = command.strip_suffix(" && systemctl restart nginx").unwrap_or_else(|| panic!("{command}"));
+    lab.run(["sh", "-c", edit]);
+    drop(clients);
+    lab.run(["nginx", "-s", "stop"]);
+    wait_until("nginx has ended", || !lab.exists("/run/nginx.pid"));
+    lab.run(["nginx"]);
+    let clients = fill(&lab, 80, 60, HALF);
+    assert_eq!(clients.len(), 60);
+    wait_until("nginx accepts all", || waiting(&lab, &["-t", "-4"]) == 0);
+    expect_healthy(&doctor(&lab, &["--port", "80"]));
+    drop(clients);
+}
+
+#[test]
+fn nginx_out_of_connections_is_the_cause() {
+    let lab = Lab::without_listeners();
+    nginx(&lab, "", "worker_connections 20;");
+    let clients = RefCell::new(Vec::new());
+    let log = "/var/log/nginx/error.log";
+    // One after the other: short of connections, nginx closes those that have not said anything yet before all others.
+    wait_until("nginx is out of connections", || {
+        clients.borrow_mut().extend(fill(&lab, 80, 1, HALF));
+        lab.read_file(log).contains("worker_connections are not enough")
+    });
+    let report = doctor(&lab, &["--port", "80"]);
+    let cause = expect_cause(&report, "resources.nginx-connections-full", 520);
+    assert!(shows(cause).contains("/etc/nginx/nginx.conf line 7"), "{cause:#}");
+
+    let command = cause["fix"]["command"].as_str().unwrap();
+    assert_eq!(
+        command,
+        "sed -i -E '7s/(worker_connections[^0-9]+)[0-9]+/\\164/' /etc/nginx/nginx.conf && nginx -t && nginx -s reload"
+    );
+    lab.run(["sh", "-c", command]);
+    assert!(lab.read_file("/etc/nginx/nginx.conf").contains("worker_connections 64;"));
+    // The old worker goes on with what it has; the new one takes what comes.
+    wait_until("nginx has reloaded", || doctor(&lab, &["--port", "80"])["conclusion"]["verdict"] == "ok");
+    drop(clients);
+}
+
+#[test]
+fn busy_workers_of_apache_are_the_cause() {
+    let lab = Lab::without_listeners();
+    lab.write_file(
+        "/etc/apache2/mods-enabled/mpm_event.conf",
+        "<IfModule mpm_prefork_module>\nMaxRequestWorkers 99\n</IfModule>\n<IfModule mpm_event_module>\nStartServers 1\n\
+         ServerLimit 1\nThreadsPerChild 4\nMinSpareThreads 1\nMaxSpareThreads 4\nMaxRequestWorkers 4\n</IfModule>\n",
+    );
+    apache(&lab);
+    let clients = fill(&lab, 80, 10, HALF);
+    assert_eq!(clients.len(), 10);
+    wait_until("connections wait for Apache", || waiting(&lab, &["-t"]) >= 6);
+    let report = doctor(&lab, &["--port", "80"]);
+    let cause = expect_cause(&report, "resources.apache-workers-full", 522);
+    assert!(cause["text"].as_str().unwrap().contains("4 of 4 are busy, and "), "{cause:#}");
+    assert!(shows(cause).contains("/etc/apache2/mods-enabled/mpm_event.conf line 10"), "{cause:#}");
+    assert!(cause["fix"]["text"].as_str().unwrap().contains("`MaxRequestWorkers 8`"), "{cause:#}");
+
+    drop(clients);
+    wait_until("Apache is idle", || waiting(&lab, &["-t"]) == 0);
+    wait_until("its workers are idle", || ids(&doctor(&lab, &["--port", "80"]), "warning").is_empty());
+}
+
+#[test]
+fn busy_processes_of_php_are_the_cause() {
+    let lab = Lab::without_listeners();
+    php(&lab, 2);
+    nginx(&lab, "", "worker_connections 512;");
+    let report = doctor(&lab, &["--port", "80"]);
+    expect_healthy(&report);
+    assert!(of(&report, "resources.fpm-children")["text"].as_str().unwrap().starts_with("0 of 2 "), "{report:#}");
+
+    let clients = fill(&lab, 80, 5, SLOW);
+    wait_until("requests wait for PHP", || waiting(&lab, &["-x", "src", "/run/php/php8.2-fpm.sock"]) >= 3);
+    let report = doctor(&lab, &["--port", "80"]);
+    let cause = expect_cause(&report, "resources.fpm-children-full", 504);
+    assert!(cause["text"].as_str().unwrap().contains("2 of 2 are busy, and 3 requests wait"), "{cause:#}");
+    let command = cause["fix"]["command"].as_str().unwrap();
+    assert!(command.contains("'7s/") && command.ends_with("systemctl reload php8.2-fpm"), "{command}");
+    drop(clients);
+}
+
+/// `nf_conntrack_max` belongs to the machine, not to a network namespace, and is not for a test to change. So the entries
+/// are real, made by connections that the kernel tracks, and the file that tells the limit is another one.
+#[test]
+fn a_full_connection_tracking_is_the_cause() {
+    const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+    const MOST: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+    let lab = Lab::without_listeners();
+    site(&lab);
+    let rules = "table inet t { chain input { type filter hook input priority 0; ct state new accept; }; }";
+    lab.feed(["nft", "-f", "-"], rules).expect_ok();
+    let clients = fill(&lab, 80, 12, b"");
+    let report = doctor(&lab, &[]);
+    expect_healthy(&report);
+    assert!(shows(of(&report, "resources.conntrack")).contains(" tracked, at most "), "{report:#}");
+    let entries: usize = lab.run(["cat", COUNT]).stdout.trim().parse().unwrap();
+    assert!(entries >= clients.len(), "{entries}");
+
+    // As many as these connections alone: what else there is may time out.
+    let most = format!("{}\n", clients.len());
+    lab.write_file("/run/most", &most);
+    lab.run(["mount", "--bind", "/run/most", MOST]);
+    let report = doctor(&lab, &[]);
+    let cause = expect_cause(&report, "resources.conntrack-full", 522);
+    assert!(shows(cause).contains(&format!("tracked, at most {}", most.trim())), "{cause:#}");
+    assert!(cause["fix"]["command"].as_str().unwrap().starts_with("sysctl -w net.netfilter.nf_conntrack_max="));
+    drop(clients);
+}
+
+#[test]
+fn servers_as_debian_sets_them_up_are_healthy() {
+    let lab = Lab::without_listeners();
+    start_php(&lab);
+    start_nginx(&lab);
+    let clients = fill(&lab, 80, 5, HALF);
+    let report = doctor(&lab, &["--port", "80"]);
+    expect_healthy(&report);
+    for id in ["nginx-connections", "open-files", "fpm-children", "accept-queue", "connections", "memory", "load"] {
+        assert!(["ok", "note"].contains(&of(&report, &format!("resources.{id}"))["verdict"].as_str().unwrap()), "{id}");
+    }
+    assert!(shows(of(&report, "resources.nginx-connections")).contains("worker_connections 768"), "{report:#}");
+    assert!(shows(of(&report, "resources.connections")).contains("5 to port 80"), "{report:#}");
+    drop(clients);
+
+    let lab = Lab::without_listeners();
+    apache(&lab);
+    let report = doctor(&lab, &["--port", "80"]);
+    expect_healthy(&report);
+    assert_eq!(of(&report, "resources.apache-workers")["text"], "0 of 150 workers of Apache are busy", "{report:#}");
+}
+
+#[test]
+fn what_only_root_sees_is_said_to_be_unseen() {
+    let lab = Lab::without_listeners();
+    nginx(&lab, "", "worker_connections 512;");
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"];
+    let ask = ["/usr/local/bin/edgeallow", "doctor", "--offline", "--format", "json", "--port", "80"];
+    let report = lab.command([&nobody[..], &ask].concat()).run().json()["doctor"].clone();
+    assert_eq!(of(&report, "resources.open-files")["verdict"], "skipped", "{report:#}");
+    assert_eq!(of(&report, "resources.memory")["verdict"], "ok", "{report:#}");
+    assert!(ids(&report, "cause").is_empty(), "{report:#}");
+}
