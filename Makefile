@@ -113,6 +113,9 @@ install: build
 	done
 	install -m644 cron/edgeallow.cron examples/config.toml '$(exampledir)'
 	install -m644 cron/drop-ins/*.conf '$(exampledir)/drop-ins'
+	install -d '$(exampledir)/hooks'
+	install -m644 examples/hooks/*.toml examples/hooks/*.service '$(exampledir)/hooks'
+	install -m755 examples/hooks/*.sh '$(exampledir)/hooks'
 
 .PHONY: package package-test package-repro deny audit
 package:

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::DEFAULT_PATH,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Exit},
     observe::logs::LogFormat,
 };
 
@@ -166,7 +166,8 @@ pub struct Lists {
 /// What is told to a monitoring system.
 #[derive(Debug, Default, Args)]
 pub struct Monitoring {
-    /// Write metrics for Prometheus to this file, for node_exporter's textfile collector [default: as configured]
+    /// Write metrics for Prometheus to this file, for node_exporter's textfile collector [default: as configured, for
+    /// runs that act]
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
 }
@@ -340,15 +341,59 @@ pub struct Refused {
 /// # Errors
 /// The usage error, for `--format json`.
 pub fn parse() -> Result<Cli, Refused> {
-    Cli::try_parse().map_err(|e| {
-        let args: Vec<_> = std::env::args_os().skip(1).take_while(|a| a != "--").collect();
-        let as_json = args.iter().any(|a| a == "--format=json") || args.windows(2).any(|w| w == ["--format", "json"]);
-        if !e.use_stderr() || !as_json {
+    let args: Vec<_> = std::env::args_os().skip(1).take_while(|a| a != "--").collect();
+    let is = |flag: &str, value: &str| {
+        args.windows(2).any(|w| w == [flag, value])
+            || args.iter().any(|a| a.to_str() == Some(&format!("{flag}={value}")))
+    };
+    // Help and usage errors are printed before there are any arguments to go by.
+    let color = match (is("--color", "never"), is("--color", "always")) {
+        (true, _) => clap::ColorChoice::Never,
+        (_, true) => clap::ColorChoice::Always,
+        _ => clap::ColorChoice::Auto,
+    };
+    let mut definition = definition().color(color);
+    definition.try_get_matches_from_mut(std::env::args_os()).and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| {
+        let e = with_tip(e.format(&mut definition));
+        let named = COMMANDS.into_iter().find(|name| args.iter().any(|a| a == name));
+        let refused = || Refused { command: named, error: in_words(&e.render().to_string()) };
+        if !e.use_stderr() {
             e.exit();
         }
-        let named = COMMANDS.into_iter().find(|name| args.iter().any(|a| a == name));
-        Refused { command: named, error: in_words(&e.render().to_string()) }
+        if is("--format", "json") {
+            return refused();
+        }
+        if is("--log-format", "json") {
+            eprintln!("{}", as_event(&refused()));
+            std::process::exit(i32::from(Exit::Usage as u8));
+        }
+        e.exit()
     })
+}
+
+/// `--save` takes its file behind a `=`, because it can do without one; clap only says that it expected no argument.
+fn with_tip(mut e: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let args: Vec<_> = std::env::args_os().collect();
+    let saved = |word: &str| args.windows(2).any(|w| w[0] == "--save" && w[1] == word);
+    if e.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(word)) = e.get(ContextKind::InvalidArg)
+        && saved(word)
+    {
+        let tip = format!("to save it there, write '--save={word}'");
+        e.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    e
+}
+
+/// The line that a log of JSON objects gets of arguments that can't be read.
+fn as_event(refused: &Refused) -> serde_json::Value {
+    let Refused { command, error } = refused;
+    let fields = serde_json::json!({
+        "message": error.message, "command": command, "kind": error.kind.as_str(), "hint": error.hint,
+    });
+    let timestamp = jiff::Timestamp::now().to_string();
+    serde_json::json!({ "timestamp": timestamp, "level": "ERROR", "target": "edgeallow", "fields": fields })
 }
 
 /// The commands' names, for reports of arguments that name one and can't be read.

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     allowlist::{Policy, Prefixes, parse},
     backends::{firewalld::FirewalldConfig, iptables::IptablesConfig, nftables::NftablesConfig},
     error::{Error, ErrorKind, Result, io_reason},
+    host::read_bounded,
     observe::{hooks::HookConfig, logs::LogFormat},
     plan::Protocol,
     source::SourceConfig,
@@ -22,6 +23,9 @@ use crate::{
 
 /// Where the configuration is read from by default; there need not be one.
 pub const DEFAULT_PATH: &str = "/etc/edgeallow/config.toml";
+
+/// The largest file that is read: one with a million prefixes under `extra` has 25 MB.
+const LARGEST: u64 = 32 << 20;
 
 /// All that can be configured.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -48,6 +52,9 @@ pub struct Config {
     #[serde(deserialize_with = "duration")]
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub removal_grace: SignedDuration,
+    /// Warnings, by the id in brackets, that are known and no reason to speak with `--quiet`. An id that this edgeallow
+    /// doesn't know is none it could give.
+    pub acknowledged: Vec<String>,
     /// Where runs that act write metrics for Prometheus.
     pub metrics: Option<PathBuf>,
     /// Where logs go, and how; `--log-format` wins.
@@ -116,6 +123,7 @@ impl Default for Config {
             extra: Prefixes::default(),
             verify: true,
             removal_grace: SignedDuration::from_hours(24),
+            acknowledged: Vec::new(),
             metrics: None,
             log_format: LogFormat::default(),
             on_change: HookConfig::default(),
@@ -135,12 +143,20 @@ impl Config {
     /// # Errors
     /// `config`, with file and line.
     pub fn load(path: &Path, named: bool) -> Result<Self> {
-        let bytes = match fs::read(path) {
+        let bytes = match read_bounded(path, LARGEST, true) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Self::default()),
             Err(e) => {
                 let what = format!("cannot read the configuration {}: {}", path.display(), io_reason(&e));
-                return Err(Error::new(ErrorKind::Config, what).hint("give another file with --config"));
+                let hint = match e.kind() {
+                    // As under edgeallow-fetch.service, whose user exists only while it runs.
+                    std::io::ErrorKind::PermissionDenied => {
+                        "let everybody read it who runs edgeallow (chmod 644): no secret needs to stand in it, webhook_file \
+                         names a file that only root reads"
+                    }
+                    _ => "give another file with --config",
+                };
+                return Err(Error::new(ErrorKind::Config, what).hint(hint));
             }
         };
         let text = String::from_utf8(bytes).map_err(|e| {
@@ -175,6 +191,10 @@ impl Config {
         if config.backends.is_empty() {
             let what = format!("{name}: `backends` is empty, so nothing would be opened");
             return Err(Error::new(ErrorKind::Config, what).hint("write `backends = [\"auto\"]`, or names"));
+        }
+        if config.metrics.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            let what = format!("{name}: `metrics` is empty, and names no file");
+            return Err(Error::new(ErrorKind::Config, what).hint("name a file, or leave `metrics` out for none"));
         }
         let hooks = config.on_change.check("on_change").and_then(|()| config.on_failure.check("on_failure"));
         let checked = hooks.and_then(|()| config.source.check());
@@ -314,6 +334,8 @@ mod tests {
             ("removal_grace = 'soon'", "not a duration"),
             ("removal_grace = '-1h'", "not a duration"),
             ("ports = [80", "line 1"),
+            ("metrics = ''", "`metrics` is empty"),
+            ("[on_change]\ncommand = ['./hook.sh']", "whole path"),
         ] {
             let (message, _) = refused(text);
             assert!(message.contains(words), "{text}: {message}");

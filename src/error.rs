@@ -189,11 +189,16 @@ impl Error {
     pub fn io(kind: ErrorKind, doing: &str, path: &std::path::Path, err: &std::io::Error) -> Self {
         let e = Self::new(kind, format!("cannot {doing} {}: {}", path.display(), io_reason(err)));
         match err.kind() {
+            std::io::ErrorKind::PermissionDenied if rustix::process::geteuid().is_root() => e.hint(
+                "root has not every right here: in a systemd unit it lacks CAP_DAC_OVERRIDE. Let root use it, or give the \
+                 unit that capability in a drop-in",
+            ),
             std::io::ErrorKind::PermissionDenied => e.hint("run edgeallow as root"),
             std::io::ErrorKind::StorageFull => e.hint("free some space on that file system and run edgeallow again"),
-            std::io::ErrorKind::ReadOnlyFilesystem => {
-                e.hint("remount that file system read-write and run edgeallow again")
-            }
+            std::io::ErrorKind::ReadOnlyFilesystem => e.hint(
+                "in a systemd unit that is most often ProtectSystem=strict: name the folder in a drop-in with \
+                     ReadWritePaths=; else remount that file system read-write",
+            ),
             _ => e,
         }
     }

@@ -30,6 +30,7 @@ fn wrong_flags_are_status_2_with_a_suggestion() {
         (&["status", "--lock-timeout", "soon"], "lock-timeout"),
         (&["sync", "--dry-run", "--backend", "nftabels"], "nftables"),
         (&["sync", "--dry-run", "--require-reach"], "cannot be used with"),
+        (&["fetch", "--save", "/run/list.json"], "write '--save=/run/list.json'"),
         (&["verify", "--address", "nowhere"], "invalid"),
         (&["verify", "--address", "173.245.48.29", "--to", "2001:db8::1"], "2001:db8::1 an IPv6 one"),
         (&["verify", "--address", "::ffff:173.245.48.29", "--to", "2001:db8::1"], "error: 173.245.48.29 is an IPv4"),
@@ -71,6 +72,58 @@ fn with_json_asked_for_wrong_flags_are_one_object() {
     assert!(run(dir.path(), &["sync", "--", "--format", "json"]).1.is_empty());
     let (status, out, _) = run(dir.path(), &["sync", "--help", "--format", "json"]);
     assert!(status == 0 && out.contains("Usage:"), "{out}");
+}
+
+#[test]
+fn a_log_of_json_lines_gets_wrong_flags_as_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    for arguments in [["sync", "--lits", "--log-format=json"].as_slice(), &["--log-format", "json", "sync", "--lits"]] {
+        let (status, out, err) = run(dir.path(), arguments);
+        let event: serde_json::Value = serde_json::from_str(&err).unwrap_or_else(|e| panic!("{e}: {err}"));
+        assert_eq!((status, out.as_str(), &event["level"]), (2, "", &"ERROR".into()), "{event:#}");
+        assert_eq!((&event["fields"]["kind"], &event["fields"]["command"]), (&"usage".into(), &"sync".into()));
+        assert!(event["fields"]["message"].as_str().is_some_and(|m| m.contains("--lits")), "{event:#}");
+    }
+}
+
+#[test]
+fn colours_are_as_asked_for_in_help_too() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, coloured) in [
+        (&["--color", "never", "--help"][..], false),
+        (&["sync", "--color=never", "--lits"], false),
+        (&["--color", "always", "--help"], true),
+        (&["sync", "--lits", "--color=always"], true),
+    ] {
+        // As on a terminal: CLICOLOR_FORCE is for programs that aren't on one.
+        let output = edgeallow(dir.path()).env("CLICOLOR_FORCE", "1").args(arguments).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert_eq!(said.contains(&0x1b), coloured, "{arguments:?}: {}", String::from_utf8_lossy(&said));
+    }
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let (pipe, began) = (pipe.to_str().unwrap(), std::time::Instant::now());
+    for path in [pipe, "/dev/zero"] {
+        let (status, _, err) = run(dir.path(), &["status", "--config", path]);
+        assert!(status == 2 && err.contains("it is not a regular file"), "{path}: {err}");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(20));
+}
+
+#[test]
+fn a_list_that_can_t_be_saved_is_no_backend_s_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let save = |path: &str| run(dir.path(), &["fetch", &format!("--save={}", dir.path().join(path).display())]);
+    let (status, _, err) = save("no/such/list.json");
+    assert!(status == 1 && err.contains("make the folder"), "{status}: {err}");
+    let (status, _, err) = save("");
+    assert!(status == 1 && err.contains("is a folder where a file is expected"), "{status}: {err}");
+    assert_eq!(save("list.json").0, 0);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 #
 #   command = ["/usr/local/lib/edgeallow/mail.sh", "root"]
 #
+# (from cron or by hand; the systemd units can't reach a mail spool: there edgeallow-tell@.service mails.)
+#
 # The JSON report comes on standard input; what happened is in the environment.
 set -eu
 

@@ -19,7 +19,7 @@ if [ "$1" = 0 ]; then
             echo 'edgeallow: purpose, delete /var/lib/edgeallow/state.json first.' >&2
             exit 1
         fi
-        echo 'edgeallow: it has never been applied here, so there is nothing to take out.' >&2
+        echo 'edgeallow: nothing counts as applied here, so what is named above is left as it is.' >&2
     fi
     # The links go while systemd can still read which ones the units asked for.
     if [ -x /usr/bin/systemctl ]; then

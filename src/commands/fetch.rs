@@ -1,6 +1,6 @@
 //! `edgeallow fetch`: the vetted list on standard output.
 
-use std::io::Write as _;
+use std::{io::Write as _, path::Path};
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use crate::{
     cli::{self, Format},
     engine::{
         acquire::acquire,
-        state,
+        fetched, state,
         sync::{Options, Session},
     },
     error::{Error, ErrorKind, Exit, Result},
@@ -63,8 +63,22 @@ pub(super) fn hand_over(global: &cli::Global, args: &cli::Fetch, list: &List) ->
     let mut text = serde_json::to_vec_pretty(list)
         .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write JSON: {e}")))?;
     text.push(b'\n');
-    replace_own(path, &text, 0o644)?;
+    replace_own(path, &text, 0o644).map_err(|e| unsaved(path, e))?;
     Ok(Exit::Ok)
+}
+
+/// No backend has to do with it, and a folder that is missing has to be made by somebody.
+fn unsaved(path: &Path, e: Error) -> Error {
+    let e = Error { kind: ErrorKind::Io, ..e };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    match folder {
+        Some(folder) if path == Path::new(fetched::PATH) => e.hint(format!(
+            "edgeallow-fetch.service makes {} for a user of its own; start that, or name a file: --save=FILE",
+            folder.display()
+        )),
+        Some(folder) => e.hint(format!("make the folder {}, or name another file", folder.display())),
+        None => e,
+    }
 }
 
 fn print(global: &cli::Global, list: &List) -> Result<Exit> {

@@ -138,7 +138,9 @@ fn reported(
         };
         observe::after(&run, report);
     };
+    let mut acknowledged = Vec::new();
     let done = with_session(global, named, |session| {
+        acknowledged.clone_from(&session.config.acknowledged);
         let mut report = work(session);
         after(Some(session.config), session.progress, &mut report);
         report
@@ -149,17 +151,19 @@ fn reported(
         after(None, &|_| {}, &mut report);
         report
     });
-    print(global, &report)
+    print(global, &report, &acknowledged)
 }
 
 /// Prints a report in the chosen format.
-fn print(global: &Global, report: &Report) -> Exit {
+fn print(global: &Global, report: &Report, acknowledged: &[String]) -> Exit {
     let wrote = match global.format {
         Format::Json => json(report),
+        // The journal has the whole story in fields; a service's standard output leads there as well.
+        Format::Human if global.stderr_is_a_log && observe::logs::is_the_journal(std::io::stdout()) => Ok(()),
         Format::Human => {
             let text = human::render(
                 report,
-                &human::Style { width: width(), quiet: global.quiet, verbose: global.verbose > 0 },
+                &human::Style { width: width(), quiet: global.quiet, acknowledged, verbose: global.verbose > 0 },
             );
             let (out, err) = text;
             // A log has been told already.
@@ -196,7 +200,8 @@ fn fail(global: &Global, command: &'static str, e: &Error) -> Exit {
         // There is nobody left to tell if this fails.
         let _ = json(&bare(Some(command), e));
     } else if global.stderr_is_a_log {
-        tracing::error!(command, kind = e.kind.as_str(), hint = e.hint, "{command} failed: {}", e.message);
+        let hint = e.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"));
+        tracing::error!(command, kind = e.kind.as_str(), hint = e.hint, "{command} failed: {}{hint}", e.message);
     } else {
         let _ = write!(anstream::stderr(), "{}", human::error(&e.into(), width()));
     }

@@ -6,12 +6,15 @@
 //!
 //! Belongs here: reading that file. Does not: judging the list ([`super::acquire`]).
 
-use std::{fs, io::Read as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    host::read_bounded,
+};
 
 /// Where it lies unless the operator says otherwise: the folder belongs to the user that fetches, not to the state.
 pub const PATH: &str = "/var/lib/edgeallow-fetch/list.json";
@@ -45,30 +48,23 @@ pub struct Saved {
     pub fetched_at: Timestamp,
 }
 
-/// Reads a saved list of at most so many prefixes; `None` if there is no file, or if what it holds was not fetched
-/// from the network.
+/// Reads a saved list of at most so many prefixes; `None` if there is no file in the usual place yet, or if what it holds
+/// was not fetched from the network.
 ///
 /// # Errors
-/// `list-file` if it can't be read or is no regular file; `list-not-a-list` if it is not what `fetch --save` writes.
+/// `list-file` if it can't be read, is no regular file, or is missing where the operator said that it would be; `list-not-a-list` if it is not what `fetch --save` writes.
 pub fn read(path: &Path, most: usize) -> Result<Option<Saved>> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+    // A prefix takes at most 50 bytes with its quotes, comma and line.
+    let bound = (most as u64).saturating_mul(64).saturating_add(65_536);
+    let bytes = match read_bounded(path, bound, false) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && path == Path::new(PATH) => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::FileTooLarge => {
+            let what = format!("{} is larger than a list of {most} prefixes can be", path.display());
+            return Err(Error::new(ErrorKind::ListFile, what).hint("see `max_prefixes` in the configuration"));
+        }
         Err(e) => return Err(Error::io(ErrorKind::ListFile, "read what was fetched", path, &e)),
     };
-    let unreadable = |e: &std::io::Error| Error::io(ErrorKind::ListFile, "read what was fetched", path, e);
-    if !file.metadata().map_err(|e| unreadable(&e))?.is_file() {
-        return Err(Error::new(ErrorKind::ListFile, format!("{} is not a regular file", path.display())));
-    }
-    // A prefix takes at most 50 bytes with its quotes, comma and line.
-    let bound = most as u64 * 64 + 65_536;
-    let mut bytes = Vec::new();
-    file.take(bound + 1).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
-    if bytes.len() as u64 > bound {
-        let what = format!("{} is larger than a list of {most} prefixes can be", path.display());
-        return Err(Error::new(ErrorKind::ListFile, what).hint("see `max_prefixes` in the configuration"));
-    }
     // What is in the file is not repeated: it could be somebody else's secret.
     let not_ours = || {
         let what = format!("{} is not what `edgeallow fetch --save` writes", path.display());
@@ -86,6 +82,8 @@ pub fn read(path: &Path, most: usize) -> Result<Option<Saved>> {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const GOOD: &str = r#"{"schema":1,"command":"fetch","source":{"name":"cloudflare","origin":"api","etag":"x",
@@ -96,7 +94,7 @@ mod tests {
     fn what_fetch_saves_is_read_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list.json");
-        assert_eq!(read(&path, 512).unwrap(), None);
+        assert_eq!(read(&path, 512).unwrap_err().kind, ErrorKind::ListFile, "it was named, and it isn't there");
         fs::write(&path, GOOD).unwrap();
         let saved = read(&path, 512).unwrap().unwrap();
         assert_eq!((saved.v4, saved.v6), (vec!["8.8.8.0/24".to_owned()], vec!["2400:cb00::/32".to_owned()]));

@@ -77,11 +77,15 @@ pub fn select<'b>(
         }
     }
     if auto && !filter_chosen && out.unusable.is_empty() {
-        out.warnings.push(Warning::new(
-            "nothing-refuses",
-            "no firewall on this machine refuses connections, so nothing needs to be opened. If one should, start it, \
-             or name the backend with --backend",
-        ));
+        let served: Vec<&str> = out.chosen.iter().map(|(b, _)| b.meta().name).collect();
+        let what = if served.is_empty() {
+            "no firewall on this machine refuses connections, so nothing needs to be opened".to_owned()
+        } else {
+            let served = served.join(" and ");
+            format!("no packet filter on this machine refuses connections, so only {served} had to be looked at")
+        };
+        let what = format!("{what}. If one should, start it, or name the backend with --backend");
+        out.warnings.push(Warning::new("nothing-refuses", what));
     }
     out
 }

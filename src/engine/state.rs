@@ -23,12 +23,15 @@ use crate::{
     allowlist::{Prefixes, parse, removal::PendingRemoval},
     backends::Warning,
     error::{Error, ErrorKind, Result},
-    host::replace_own,
+    host::{read_bounded, replace_own},
     plan::Protocol,
 };
 
 /// How many changes the history keeps.
 const HISTORY: usize = 50;
+
+/// The largest state that is read: what it names lies beside it.
+const LARGEST: u64 = 64 << 20;
 
 /// The state as it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,7 +157,7 @@ impl Store {
                 Error::new(ErrorKind::State, what).hint("look where it leads, remove it, and run edgeallow again")
             );
         }
-        let bytes = match fs::read(&path) {
+        let bytes = match read_bounded(&path, LARGEST, false) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Loaded::default()),
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -244,6 +247,20 @@ impl Store {
         replace_own(&self.file(), json.as_bytes(), 0o644)?;
         self.sweep(state);
         Ok(())
+    }
+
+    /// Deletes the state, and with it what counts as applied. Takes no space on the disk. Says whether it is gone.
+    #[must_use]
+    pub fn forget(&self) -> bool {
+        #[allow(clippy::disallowed_methods)] // a file of the state folder, ours alone
+        let gone = match fs::remove_file(self.file()) {
+            Ok(()) => true,
+            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        };
+        if gone {
+            self.sweep(&State::default());
+        }
+        gone
     }
 
     /// A leftover list costs a little disk and nothing else, so failures here are not worth a word.
@@ -348,6 +365,16 @@ mod tests {
         }
         fs::write(store.file(), "{\"schema\":2}").unwrap();
         assert_eq!(store.load(true).unwrap_err().kind, ErrorKind::State);
+    }
+
+    #[test]
+    fn what_is_forgotten_counts_no_more() {
+        let (_dir, store) = store();
+        assert!(store.forget(), "there is none");
+        let digest = store.put_list(&prefixes()).unwrap();
+        store.save(&State { schema: 1, held: Some(digest.clone()), ..State::default() }).unwrap();
+        assert!(store.forget() && !store.load(true).unwrap().known);
+        assert!(!store.list_file(&digest).exists());
     }
 
     #[test]

@@ -109,13 +109,22 @@ impl Session<'_> {
             return Ok(());
         }
 
-        let got = acquire(self, options, &state, &mut report.warnings)?;
-        report.source = Some(got.report());
-
         let asked = Asked { names, only_these: !options.backends.is_empty() };
         let used: Vec<&str> = state.backends.keys().map(String::as_str).collect();
-        let chosen = select(self.backends, &self.context(None, options), &asked, &used);
+        let mut chosen = select(self.backends, &self.context(None, options), &asked, &used);
+        if options.restore && !known {
+            self.leave_the_bare(&mut chosen, options);
+            if chosen.chosen.is_empty() {
+                let what = "what was applied is not known, and no firewall holds anything of edgeallow's, so nothing was \
+                            put back; `edgeallow sync` applies the list";
+                report.warnings.push(Warning::new(NOTHING_APPLIED, what));
+                return Ok(());
+            }
+        }
+        let got = acquire(self, options, &state, &mut report.warnings)?;
+        report.source = Some(got.report());
         report.warnings.extend(chosen.warnings.iter().cloned());
+        report.warnings.extend(too_wide(&self.config.extra));
 
         let held = self.held(&state, known, &chosen, options, report);
         // Without a usable state it isn't known what the list had before, so nothing is removed this time.
@@ -142,13 +151,13 @@ impl Session<'_> {
         let done = self.run_backends(&chosen, &state, &want, options, report);
         let Some(digests) = digests else { return Ok(()) };
         super::fault::boundary()?;
-        self.remember(&mut state, known, got, settled, digests, &done, report)?;
+        let remembered = self.remember(&mut state, known, got, settled, digests, &done, report);
         super::fault::boundary()?;
-        // Last, because nothing depends on it.
+        // Last, because nothing depends on it; what can't be remembered is there all the same.
         if self.config.verify || options.require_reach {
             self.check_reach(&want, options, report);
         }
-        Ok(())
+        remembered
     }
 
     /// Takes out all that is ours: of the named backends, or of every one.
@@ -165,6 +174,7 @@ impl Session<'_> {
     fn try_remove(&self, options: &Options, report: &mut Report) -> Result<()> {
         let _lock = self.lock(options.dry_run)?;
         let Loaded { mut state, warnings, .. } = self.store.load(!options.dry_run)?;
+        let before = state.clone();
         report.warnings.extend(warnings);
         for name in &options.backends {
             known(self.backends, name)?;
@@ -177,6 +187,8 @@ impl Session<'_> {
             }
             match backend.probe(&self.context(None, options)) {
                 crate::backends::Probe::Absent(why) => {
+                    // What isn't here holds nothing, and must not count as applied for ever.
+                    state.backends.remove(meta.name);
                     report.backends.push(BackendReport::idle(meta.name, BackendState::Skipped, Some(why)));
                 }
                 crate::backends::Probe::Unusable(e) => {
@@ -200,11 +212,44 @@ impl Session<'_> {
             // Nothing is held any more, so nothing can vanish from it.
             (state.held, state.pending) = (None, vec![]);
         }
-        if !options.dry_run && !changed.is_empty() {
+        if !changed.is_empty() {
             state.remember(Event { at: self.now, command: "remove".into(), added: 0, removed: 0, backends: changed });
-            self.store.save(&State { schema: 1, ..state })?;
         }
-        Ok(())
+        // Also where somebody else had taken out what was applied: it must not come back with the next restore.
+        if options.dry_run || state == before {
+            return Ok(());
+        }
+        let state = State { schema: 1, ..state };
+        let Err(e) = self.store.save(&state) else { return Ok(()) };
+        // To forget takes no space.
+        if state.backends.is_empty() && self.store.forget() {
+            let what = format!(
+                "{e}; so the state was deleted: nothing counts as applied any more, and the last good list and the \
+                 history are lost"
+            );
+            report.warnings.push(Warning::new("state-lost", what));
+            return Ok(());
+        }
+        let message = format!(
+            "{}; what was taken out still counts as applied, so `edgeallow keep` and a restore will put it back",
+            e.message
+        );
+        Err(Error { message, ..e })
+    }
+
+    /// Of a state that can't be read nobody knows whether it said that anything is applied: a restore then keeps to the
+    /// backends that hold something of ours, live or stored, and opens no other.
+    fn leave_the_bare(&self, chosen: &mut Selection<'_>, options: &Options) {
+        let all = std::mem::take(&mut chosen.chosen);
+        for (backend, why) in all {
+            // One that can't be looked at fails with its own words when its turn comes, and changes nothing.
+            if backend.look(&self.context(None, options)).is_ok_and(|seen| seen.bare()) {
+                let why = "the state can't be read, and nothing of edgeallow's is here".to_owned();
+                chosen.skipped.push((backend.meta().name, why));
+            } else {
+                chosen.chosen.push((backend, why));
+            }
+        }
     }
 
     fn lock(&self, dry_run: bool) -> Result<Option<lock::RunLock>> {
@@ -237,6 +282,8 @@ impl Session<'_> {
         if let Some(digest) = state.held.as_ref().filter(|_| known) {
             match self.store.list(digest) {
                 Ok(held) => return held,
+                // Whoever read it before has said so.
+                Err(warning) if report.warnings.contains(&warning) => {}
                 Err(warning) => report.warnings.push(warning),
             }
         }
@@ -420,6 +467,19 @@ struct Digests {
     held: Digest,
     /// With the operator's own prefixes.
     all: Digest,
+}
+
+/// The operator's own prefixes are his own; but one that is most of the internet is most often a slip.
+fn too_wide(extra: &Prefixes) -> Option<Warning> {
+    let wide: Vec<String> =
+        extra.iter().filter(|net| net.prefix_len() < 8).map(|net| net.to_string()).take(5).collect();
+    (!wide.is_empty()).then(|| {
+        let what = format!(
+            "`extra` in the configuration opens the ports to {}: that is not a list of known senders any more",
+            wide.join(", ")
+        );
+        Warning::new("extra-wide", what)
+    })
 }
 
 fn difference(settled: &Settled, held: &Prefixes) -> ListReport {

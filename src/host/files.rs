@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -36,8 +36,7 @@ pub(super) fn read(path: &Path) -> Result<Option<FileSeen>> {
         Err(e) => return Err(io_error(&e)),
     };
     if !meta.is_file() {
-        let what = if meta.is_dir() { "is a folder where a file is expected" } else { "is not a regular file" };
-        return Err(refused(path, what).hint("move it out of the way"));
+        return Err(no_file(path, &meta));
     }
     if meta.len() > LARGEST {
         return Err(refused(path, "is too large to be what it should be"));
@@ -49,6 +48,30 @@ pub(super) fn read(path: &Path) -> Result<Option<FileSeen>> {
         owner: (meta.uid(), meta.gid()),
         symlink: link.is_symlink(),
     }))
+}
+
+/// Reads a file that the operator or another process names: a regular one, up to so many bytes. A pipe or a device is not
+/// waited for. A symbolic link is followed if `links`.
+///
+/// # Errors
+/// The operating system's, or in words that the file is none, or too large.
+pub fn read_bounded(path: &Path, most: u64, links: bool) -> io::Result<Vec<u8>> {
+    use rustix::fs::OFlags;
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    flags.set(OFlags::NOFOLLOW, !links);
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        let what = if meta.is_dir() { "it is a folder" } else { "it is not a regular file" };
+        return Err(io::Error::other(what));
+    }
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    // The length that the file system tells is not to be relied on: it may grow, and in /proc it is 0.
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {most} bytes")));
+    }
+    Ok(bytes)
 }
 
 pub(super) fn names(path: &Path) -> Result<Vec<String>> {
@@ -123,7 +146,7 @@ pub fn replace_own(path: &Path, content: &[u8], mode: u32) -> Result<()> {
             owner: (m.uid(), m.gid()),
             symlink: false,
         }),
-        Ok(_) => return Err(refused(&path, "is a folder where a file is expected").hint("move it out of the way")),
+        Ok(m) => return Err(no_file(&path, &m)),
         Err(_) => None,
     };
     replace(&path, content, mode, seen.as_ref()).map_err(|e| Error::io(ErrorKind::Io, "write", &path, &e))
@@ -145,13 +168,18 @@ fn not_ours(path: &Path) -> Error {
         .hint("somebody else put it there; look where it leads, remove it, and run edgeallow again")
 }
 
+fn no_file(path: &Path, what_is: &fs::Metadata) -> Error {
+    let what = if what_is.is_dir() { "is a folder where a file is expected" } else { "is not a regular file" };
+    refused(path, what).hint("move it out of the way, or name another file")
+}
+
 fn refused(path: &Path, why: &str) -> Error {
     Error::new(ErrorKind::FileRefused, format!("{} {why}", path.display()))
 }
 
 /// Temporary file in the same folder, attributes of the old one, fsync, rename, fsync of the folder.
 fn replace(path: &Path, content: &[u8], mode: u32, old: Option<&FileSeen>) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
+    let folder = folder_of(path);
     let mut temp = tempfile::Builder::new().prefix(".edgeallow-").tempfile_in(folder)?;
     temp.write_all(content)?;
     if let Some(old) = old {
@@ -196,7 +224,16 @@ fn in_place(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The folder that a file lies in: this one, where only a name is given.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => Path::new("/"),
+    }
 }
 
 fn absent(e: &io::Error) -> bool {
@@ -233,6 +270,13 @@ mod tests {
         let seen = read(&path).unwrap().unwrap();
         assert_eq!((&seen.content[..], seen.mode), (&b"new"[..], 0o604));
         assert_eq!(names(dir.path()).unwrap(), ["f"], "no temporary file is left");
+    }
+
+    #[test]
+    fn a_bare_name_lies_in_this_folder() {
+        for (path, folder) in [("x.prom", "."), ("./x.prom", "."), ("a/x.prom", "a"), ("/x.prom", "/")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+        }
     }
 
     #[test]
@@ -277,6 +321,24 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         let e = remove(&Remove { path: link, was: b"new".as_slice().into() }).unwrap_err();
         assert_eq!(e.kind, ErrorKind::FileRefused);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn what_is_named_is_read_if_it_is_a_file_and_not_too_large() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link, pipe) = (dir.path().join("f"), dir.path().join("link"), dir.path().join("pipe"));
+        fs::write(&path, "12345").unwrap();
+        std::os::unix::fs::symlink("f", &link).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert_eq!(read_bounded(&path, 5, false).unwrap(), b"12345");
+        assert_eq!(read_bounded(&link, 5, true).unwrap(), b"12345");
+        assert!(read_bounded(&link, 5, false).is_err());
+        assert_eq!(read_bounded(&path, 4, true).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        for (none, words) in [(pipe.as_path(), "regular"), (Path::new("/dev/zero"), "regular"), (dir.path(), "folder")]
+        {
+            assert!(read_bounded(none, 5, true).unwrap_err().to_string().contains(words), "{}", none.display());
+        }
     }
 
     #[test]

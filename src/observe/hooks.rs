@@ -12,10 +12,13 @@ use crate::{
     backends::Warning,
     config::Config,
     error::{Error, ErrorKind, Exit, Result, io_reason},
-    host::run_hook,
+    host::{read_bounded, run_hook},
     report::{ReachVerdict, Report},
     source::{self, Webhook},
 };
+
+/// The most bytes that a webhook's address may have in its file.
+const LONGEST: u64 = 64 << 10;
 
 /// `[on_change]` and `[on_failure]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -51,6 +54,12 @@ impl HookConfig {
         if self.command.first().is_some_and(String::is_empty) {
             return wrong("command begins with an empty word: the program's name is missing".into());
         }
+        // It would be looked for in a hook's working folder, which is the root's and nobody's guess.
+        if self.command.first().is_some_and(|name| name.contains('/') && !name.starts_with('/')) {
+            return wrong(
+                "command names its program relative to a folder: write the whole path, or the bare name".into(),
+            );
+        }
         if self.command.iter().any(|word| word.contains('\0')) {
             return wrong("command has a NUL character in it".into());
         }
@@ -69,7 +78,9 @@ impl HookConfig {
     fn webhook(&self) -> Result<Option<Webhook>> {
         let Some(path) = &self.webhook_file else { return Ok(self.webhook.clone()) };
         let wrong = |why: &str| Error::new(ErrorKind::Config, format!("webhook_file {} {why}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|e| wrong(&format!("can't be read: {}", io_reason(&e))))?;
+        let bytes =
+            read_bounded(path, LONGEST, true).map_err(|e| wrong(&format!("can't be read: {}", io_reason(&e))))?;
+        let text = String::from_utf8(bytes).map_err(|_| wrong("can't be read: it is not UTF-8 text"))?;
         let webhook = Webhook::new(&text);
         webhook.check().map_err(|e| wrong(&e.message.replacen("is not", "doesn't hold", 1)))?;
         Ok(Some(webhook))
@@ -176,8 +187,8 @@ fn message(report: &Report, host: &str) -> String {
     let exit = report.exit as u8;
     let changes = story::changes(report);
     let end = match (exit, report.changed) {
-        (0, true) => format!("{changes} change{} made and confirmed", if changes == 1 { "" } else { "s" }),
-        (_, true) => format!("failed with exit status {exit}, after {changes} changes"),
+        (0, true) => format!("{} made and confirmed", story::count(changes)),
+        (_, true) => format!("failed with exit status {exit}, after {}", story::count(changes)),
         (_, false) => format!("failed with exit status {exit}"),
     };
     let mut lines = vec![format!("edgeallow {} on {host}: {end}", report.command)];
@@ -186,7 +197,7 @@ fn message(report: &Report, host: &str) -> String {
     }
     for b in report.backends.iter().filter(|b| b.changed || b.error.is_some()) {
         let why = b.error.as_ref().map_or_else(
-            || format!("{} ({} changes)", b.state.as_str(), b.changes.len()),
+            || format!("{} ({})", b.state.as_str(), story::count(b.changes.len())),
             |e| format!("{}: {}", b.state.as_str(), e.message),
         );
         lines.push(format!("{}: {why}", b.name));
@@ -291,5 +302,7 @@ mod tests {
         let config: HookConfig = toml::from_str("webhook_file = '/no/such/file'").unwrap();
         assert_eq!(config.check("on_change"), Ok(()));
         assert!(config.webhook().unwrap_err().message.contains("/no/such/file can't be read"));
+        let config: HookConfig = toml::from_str("webhook_file = '/dev/zero'").unwrap();
+        assert!(config.webhook().unwrap_err().message.contains("it is not a regular file"));
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Belongs here: choosing a form and setting it up. Does not: what is logged.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    os::fd::AsFd,
+};
 
 use clap::ValueEnum;
 use rustix::fs::fstat;
@@ -43,11 +46,12 @@ pub enum LogFormat {
 /// `auto` is for people, except under systemd, where standard error is the journal: then fields go there. Where the
 /// journal is asked for and there is none, syslog gets what it would have got; where there is neither, standard error.
 ///
-/// `form` is what the operator wants. Returns whether standard error is a log for machines now, which gets every error as an event: JSON, or the journal.
+/// `form` is what the operator wants. Returns whether standard error is a log for machines now, which gets every error as
+/// an event: JSON, or the journal.
 #[must_use]
 pub fn init(form: LogFormat, global: &Global) -> bool {
     let asked = match form {
-        LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journal,
+        LogFormat::Auto if is_the_journal(io::stderr()) => LogFormat::Journal,
         LogFormat::Auto => LogFormat::Human,
         asked => asked,
     };
@@ -63,7 +67,7 @@ pub fn init(form: LogFormat, global: &Global) -> bool {
         }
     }
     // The journal that was asked for need not be where standard error leads to: cron mails that.
-    asked == LogFormat::Json || (asked == LogFormat::Journal && complete && stderr_is_the_journal())
+    asked == LogFormat::Json || (asked == LogFormat::Journal && complete && is_the_journal(io::stderr()))
 }
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
@@ -143,10 +147,10 @@ fn colour(asked: Color) -> bool {
     }
 }
 
-/// Whether standard error is connected to the journal: systemd.exec(5), `$JOURNAL_STREAM`, names its device and inode.
-fn stderr_is_the_journal() -> bool {
-    let (Some(stream), Ok(stat)) = (std::env::var_os("JOURNAL_STREAM"), fstat(io::stderr())) else { return false };
-    stream.to_str().is_some_and(|s| is_stream(s, stat.st_dev, stat.st_ino))
+/// Whether a stream is connected to the journal: systemd.exec(5), `$JOURNAL_STREAM`, names its device and inode.
+pub fn is_the_journal(stream: impl AsFd) -> bool {
+    let (Some(journal), Ok(stat)) = (std::env::var_os("JOURNAL_STREAM"), fstat(stream)) else { return false };
+    journal.to_str().is_some_and(|s| is_stream(s, stat.st_dev, stat.st_ino))
 }
 
 fn is_stream(stream: &str, device: u64, inode: u64) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     error::Exit,
-    report::{BackendReport, BackendState, ReachReport, ReachVerdict, Report},
+    report::{BackendReport, BackendState, ErrorReport, ReachReport, ReachVerdict, Report},
 };
 
 /// Which events these are.
@@ -35,7 +35,7 @@ pub(super) fn tell(report: &Report, took: Duration) {
     report.backends.iter().for_each(|b| backend(command, b));
     report.reach.iter().for_each(|r| reach(command, r));
     for warning in &report.warnings {
-        tracing::warn!(target: TARGET, command, id = warning.id, "{}", warning.message);
+        tracing::warn!(target: TARGET, command, id = warning.id, "{} [{}]", warning.message, warning.id);
     }
     end(report, took);
 }
@@ -45,7 +45,7 @@ fn backend(command: &str, b: &BackendReport) {
     if let Some(e) = &b.error {
         tracing::error!(
             target: TARGET, command, backend = name, state, changes, kind = e.kind, hint = e.hint,
-            "{name}: {}: {}", b.state.as_str(), e.message
+            "{name}: {}: {}{}", b.state.as_str(), e.message, advice(e)
         );
         return;
     }
@@ -60,8 +60,8 @@ fn backend(command: &str, b: &BackendReport) {
         BackendState::InSync => tracing::info!(target: TARGET, command, backend = name, state, "{name}: in sync"),
         _ => {
             tracing::info!(
-                target: TARGET, command, backend = name, state, changes, "{name}: {}, {changes} changes",
-                b.state.as_str()
+                target: TARGET, command, backend = name, state, changes, "{name}: {}, {}",
+                b.state.as_str(), count(changes)
             );
             for change in &b.changes {
                 let what = format!("{name}: {}", change.why);
@@ -104,22 +104,32 @@ fn end(report: &Report, took: Duration) {
     match &report.error {
         Some(e) => tracing::error!(
             target: TARGET, command, exit, changed, changes, dry_run, duration_ms, kind = e.kind, hint = e.hint,
-            "{command} failed: {}", e.message
+            "{command} failed: {}{}", e.message, advice(e)
         ),
         None if matches!(report.exit, Exit::Ok | Exit::Pending) => tracing::info!(
             target: TARGET, command, exit, changed, changes, dry_run, duration_ms,
-            "{command} done in {duration_ms} ms: {changes} changes"
+            "{command} done in {duration_ms} ms: {}", count(changes)
         ),
         None => tracing::error!(
             target: TARGET, command, exit, changed, changes, dry_run, duration_ms,
-            "{command} failed: exit status {exit}, after {changes} changes"
+            "{command} failed: exit status {exit}, after {}", count(changes)
         ),
     }
+}
+
+/// What to do about it, for those who read a log without its fields.
+fn advice(e: &ErrorReport) -> String {
+    e.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"))
 }
 
 /// How many changes were made, or would be.
 pub(super) fn changes(report: &Report) -> usize {
     report.backends.iter().filter(|b| b.changed).map(|b| b.changes.len()).sum()
+}
+
+/// A number of changes in words.
+pub(super) fn count(changes: usize) -> String {
+    format!("{changes} change{}", if changes == 1 { "" } else { "s" })
 }
 
 /// A state as the JSON report writes it.
@@ -145,6 +155,11 @@ fn first_line(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(count), ["0 changes", "1 change", "2 changes"]);
+    }
 
     #[test]
     fn states_are_called_what_the_report_calls_them() {

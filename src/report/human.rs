@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style as Ink};
 
 use super::BackendRow;
 use super::{BackendReport, BackendState, ChangeReport, ErrorReport, ListReport, Report, SourceReport};
-use crate::backends::Warning;
+use crate::{backends::Warning, engine::sync::NOTHING_APPLIED};
 
 #[path = "human_doctor.rs"]
 mod doctor;
@@ -26,20 +26,27 @@ const MOST_LINES: usize = 60;
 
 /// How to lay it out.
 #[derive(Debug, Clone, Copy)]
-pub struct Style {
+pub struct Style<'a> {
     /// Columns; `usize::MAX` in a pipe.
     pub width: usize,
     /// Only what changed or needs attention.
     pub quiet: bool,
+    /// Warnings that are no reason to speak, by their ids.
+    pub acknowledged: &'a [String],
     /// Also what is of interest only when something is looked for: the rules of a trace that don't match.
     pub verbose: bool,
 }
 
 /// The report for standard output, and what goes to standard error.
 #[must_use]
-pub fn render(report: &Report, style: &Style) -> (String, String) {
+pub fn render(report: &Report, style: &Style<'_>) -> (String, String) {
     let mut out = String::new();
-    let calm = report.warnings.is_empty() && report.error.is_none() && !report.changed && report.exit as u8 == 0;
+    // That nothing is applied is told to those who restore, and most often it is as they left it.
+    let known = |id: &str| id == NOTHING_APPLIED || style.acknowledged.iter().any(|a| a == id);
+    let calm = report.warnings.iter().all(|w| known(&w.id))
+        && report.error.is_none()
+        && !report.changed
+        && report.exit as u8 == 0;
     if !(style.quiet && calm) {
         // One line says all when all is well.
         let proven = report.command == "doctor" || report.command == "verify" && report.exit as u8 == 0;

@@ -8,7 +8,7 @@ use crate::{
 };
 
 fn shown(report: &Report, width: usize) -> String {
-    let (out, err) = render(report, &Style { width, quiet: false, verbose: false });
+    let (out, err) = render(report, &Style { width, quiet: false, acknowledged: &[], verbose: false });
     format!("{}{}", anstream::adapter::strip_str(&out), anstream::adapter::strip_str(&err))
 }
 
@@ -60,8 +60,26 @@ fn nothing_to_change() {
     nftables    in sync   inet filter input has policy drop
     Nothing to change.
     ");
-    let quiet = render(&r, &Style { width: 80, quiet: true, verbose: false });
+    let quiet = render(&r, &Style { width: 80, quiet: true, acknowledged: &[], verbose: false });
     assert_eq!(quiet, (String::new(), String::new()), "cron gets no mail");
+}
+
+#[test]
+fn what_is_known_is_no_reason_to_speak_and_is_told_with_what_is() {
+    let known = ["not-persisted".to_owned(), "of-another-version".to_owned()];
+    let said =
+        |report: &Report| render(report, &Style { width: 80, quiet: true, acknowledged: &known, verbose: false }).0;
+    let warned = |ids: &[&str]| {
+        let warnings = ids.iter().map(|id| Warning::new(id, format!("about {id}"))).collect();
+        Report { backends: vec![backend(BackendState::InSync)], warnings, ..report() }
+    };
+    for ids in [&["not-persisted"][..], &["nothing-applied"], &["nothing-applied", "not-persisted"]] {
+        assert_eq!(said(&warned(ids)), "", "{ids:?}");
+    }
+    let text = said(&warned(&["not-persisted", "list-old"]));
+    assert!(text.contains("[list-old]") && text.contains("[not-persisted]"), "{text}");
+    let changed = Report { changed: true, ..warned(&["not-persisted"]) };
+    assert!(said(&changed).contains("[not-persisted]"));
 }
 
 #[test]

@@ -12,7 +12,13 @@ use rustls::{
 };
 
 use super::config::{self, SourceConfig};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    host::read_bounded,
+};
+
+/// The largest file of authorities that is read: a whole system's have 300 kB.
+const LARGEST_CA_FILE: u64 = 16 << 20;
 
 /// How many redirects are followed for one document.
 const HOPS: usize = 3;
@@ -76,7 +82,7 @@ pub(crate) fn roots(config: &SourceConfig) -> Result<RootCertStore> {
             Error::new(ErrorKind::Config, format!("source.ca_file {} can't be used: {why}", path.display()))
                 .hint("it must be a readable PEM file with at least one CERTIFICATE block")
         };
-        let pem = std::fs::read(path).map_err(|e| wrong(crate::error::io_reason(&e)))?;
+        let pem = read_bounded(path, LARGEST_CA_FILE, true).map_err(|e| wrong(crate::error::io_reason(&e)))?;
         let mut found = 0;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
@@ -168,7 +174,7 @@ mod tests {
     fn a_ca_file_that_is_none_is_a_configuration_error() {
         let folder = tempfile::tempdir().unwrap();
         let (missing, empty) = (folder.path().join("missing.pem"), tempfile::NamedTempFile::new().unwrap());
-        for path in [missing.as_path(), folder.path(), empty.path()] {
+        for path in [missing.as_path(), folder.path(), empty.path(), std::path::Path::new("/dev/zero")] {
             let config = SourceConfig { ca_file: Some(path.to_owned()), ..SourceConfig::default() };
             let error = Clients::new(&config).err().expect("it can't be used");
             assert_eq!(error.kind, ErrorKind::Config, "{error}");

@@ -56,6 +56,16 @@ fn a_fleet(environment: &str, versions: &[&str]) {
     absent_leaves_nothing(&fleet, &untouched);
 }
 
+/// One host with systemd, whose operator changes his mind.
+#[test]
+fn what_is_no_longer_wanted_goes_and_no_secret_is_shown() {
+    let fleet = Fleet::new("newest");
+    let first = site(&fleet, &["--limit", "nft1"]);
+    assert_eq!(first.output.status, Some(0), "{:?}", first.output);
+    other_units_take_the_place_of_the_first(&fleet);
+    secrets_are_not_shown(&fleet);
+}
+
 #[test]
 fn the_module_makes_the_right_thing_of_every_report() {
     let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ansible/module_test.py");
@@ -184,6 +194,82 @@ fn where_cloudflare_is_refused_the_roll_out_stops(fleet: &Fleet) {
     }
     assert_eq!(before, third.rules(), "{:?}", played.output);
     second.run(["nft", "delete", "table", "inet", "audit"]);
+}
+
+/// What is no longer wanted goes, what is new comes, and the keeper learns of it; then there is nothing left to do.
+fn other_units_take_the_place_of_the_first(fleet: &Fleet) {
+    const WANTED: &str = r#"{"edgeallow_units": ["edgeallow-fetch.timer", "edgeallow-keep.service"],
+        "edgeallow_drop_ins": ["metrics"], "edgeallow_config": {"metrics": "/srv/metrics/edgeallow.prom"},
+        "edgeallow_sync": false}"#;
+    let host = fleet.host("nft1");
+    let there = |path: &str| host.exists(&format!("/etc/systemd/system/{path}"));
+    let play = |args: &[&str]| site(fleet, &[&["--limit", "nft1"], args].concat());
+    let unwanted = ["edgeallow.timer", "timers.target.wants/edgeallow.timer", "edgeallow-restore.service"];
+    let wanted = [
+        "edgeallow-fetch.timer",
+        "timers.target.wants/edgeallow-fetch.timer",
+        "edgeallow-apply.service",
+        "multi-user.target.wants/edgeallow-keep.service",
+        "edgeallow-keep.service.d/metrics.conf",
+        // The sync was left out: which backends there are is known all the same.
+        "edgeallow-apply.service.d/nftables.conf",
+    ];
+    assert!(unwanted.iter().all(|path| there(path)) && !wanted.iter().any(|path| there(path)));
+    let before = host.tree(&["/etc"]);
+    let played = play(&["-e", WANTED, "--check"]);
+    assert_eq!(played.output.status, Some(0), "{:?}", played.output);
+    assert_eq!(diff(&before, &host.tree(&["/etc"])), [""; 0], "check mode: {:?}", played.output);
+    for again in [false, true] {
+        let played = play(&["-e", WANTED]);
+        assert_eq!(played.output.status, Some(0), "{:?}", played.output);
+        assert_eq!(played.count("nft1", "changed") > 0, !again, "{:?}", played.output);
+        assert_eq!(played.said("Restart the keeper"), !again, "{:?}", played.output);
+        for path in unwanted {
+            assert!(!there(path), "{path} is still there: {:?}", played.output);
+        }
+        for path in wanted {
+            assert!(there(path), "{path} isn't there: {:?}", played.output);
+        }
+    }
+    let folder = host.read_file("/etc/systemd/system/edgeallow-keep.service.d/metrics-folder.conf");
+    assert!(folder.contains("ReadWritePaths=-/srv/metrics\n"), "{folder}");
+    // Who fetches could not read it.
+    let closed = play(&["-e", WANTED, "-e", "edgeallow_config_mode=0600"]);
+    assert!(
+        closed.output.status != Some(0) && closed.said("edgeallow-fetch.service runs as a user"),
+        "{:?}",
+        closed.output
+    );
+    let back = play(&[]);
+    assert_eq!(back.output.status, Some(0), "{:?}", back.output);
+    for path in wanted.into_iter().chain(["edgeallow-keep.service.d/metrics-folder.conf"]) {
+        assert!(!there(path), "{path} is still there: {:?}", back.output);
+    }
+    assert!(unwanted.iter().all(|path| there(path)), "{:?}", back.output);
+}
+
+/// The address of a webhook is in a file for root alone, or in the configuration, and in no output.
+fn secrets_are_not_shown(fleet: &Fleet) {
+    const SECRET: &str = "T0-secret-B0";
+    let host = fleet.host("nft1");
+    let in_a_file = format!(r#"{{"edgeallow_webhook": "https://hooks.example/{SECRET}"}}"#);
+    let inside =
+        format!(r#"{{"edgeallow_config": {{"on_failure": {{"webhook": "https://hooks.example/{SECRET}"}}}}}}"#);
+    for variable in [&in_a_file, &inside] {
+        for check in [true, false] {
+            let more = if check { vec!["--check"] } else { vec![] };
+            let args = [&["--limit", "nft1", "-e", variable.as_str(), "--diff", "-vvv"], more.as_slice()].concat();
+            let output = site(fleet, &args).output;
+            assert_eq!(output.status, Some(0), "{output:?}");
+            let all = format!("{}{}", output.stdout, output.stderr);
+            let shown: Vec<_> = all.lines().filter(|l| l.contains(SECRET)).collect();
+            assert!(shown.is_empty(), "check mode {check}: {shown:#?}");
+        }
+    }
+    let tree = host.tree(&["/etc/edgeallow"]);
+    assert!(tree["/etc/edgeallow/webhook"].starts_with("100600 0:0 "), "{tree:#?}");
+    assert!(host.read_file("/etc/edgeallow/webhook").contains(SECRET));
+    assert!(host.read_file("/etc/edgeallow/config.toml").contains(SECRET));
 }
 
 fn absent_leaves_nothing(fleet: &Fleet, untouched: &[Rules]) {

@@ -4,6 +4,7 @@
 //! picture of a dry run need a throwaway host: `tests/readme`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests read and write the project's own files")]
 
+mod backends;
 #[cfg(feature = "schema")]
 mod configuration;
 mod exits;

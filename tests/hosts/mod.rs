@@ -324,6 +324,51 @@ fn a_boot_puts_back_what_was_applied_and_nothing_where_nothing_was() {
     let report = sync(&lab, &["--restore"]);
     assert!(told(&report).contains(&"state-corrupt"), "{report:#}");
     assert!(lab.table(&EDGES, &PORTS).all_accepted());
+    // Nor does it say that anything is: where nothing of ours is found, nothing is opened.
+    lab.edgeallow(["remove"]).expect_ok();
+    for state in ["{", "{\"schema\": 1, \"backends\": 7}"] {
+        lab.write_file("/var/lib/edgeallow/state.json", state);
+        let rules = lab.rules();
+        let report = sync(&lab, &["--restore"]);
+        assert_eq!(told(&report), ["state-corrupt", "nothing-applied"], "{report:#}");
+        assert!(report["changed"] == false && rules == lab.rules(), "{report:#}");
+        assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
+    }
+}
+
+#[test]
+fn what_is_removed_stays_removed_though_the_disk_is_full() {
+    let lab = host(&WITH_INCLUDE);
+    sync(&lab, &[]);
+    fill_the_disk_of(&lab, "/var/lib/edgeallow");
+    let report = lab.edgeallow(["remove", "--format", "json"]).expect_ok().json();
+    assert!(told(&report).contains(&"state-lost"), "{report:#}");
+    assert!(!lab.exists("/var/lib/edgeallow/state.json"));
+    assert_eq!(told(&sync(&lab, &["--restore"])), ["nothing-applied"]);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
+}
+
+#[test]
+fn what_is_removed_in_part_and_can_not_be_remembered_is_said_to_come_back() {
+    let lab = host(&WITH_INCLUDE);
+    lab.edgeallow(["sync", "--offline", "--backend", "nftables", "--backend", "iptables"]).expect_ok();
+    fill_the_disk_of(&lab, "/var/lib/edgeallow");
+    let output = lab.edgeallow(["remove", "--backend", "nftables", "--format", "json"]).expect(1);
+    let error = error_of(&output);
+    assert!(error["message"].as_str().is_some_and(|m| m.contains("a restore will put it back")), "{error:#}");
+    assert_eq!(output.json()["changed"], true);
+}
+
+#[test]
+fn what_somebody_else_has_taken_out_is_not_put_back_after_a_remove() {
+    let lab = host(&WITH_INCLUDE);
+    lab.write_file("/etc/edgeallow/config.toml", "[nftables]\npersist = \"none\"\n");
+    sync(&lab, &[]);
+    lab.feed(["nft", "-f", "-"], &administrators_rules());
+    let report = lab.edgeallow(["remove", "--format", "json"]).expect_ok().json();
+    assert_eq!(report["changed"], false, "{report:#}");
+    assert_eq!(told(&sync(&lab, &["--restore"])), ["nothing-applied"]);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
 }
 
 #[test]
@@ -453,9 +498,13 @@ fn what_another_process_fetched_is_vetted_again() {
     assert_eq!((&report["source"]["origin"], &report["changed"]), (&"fetched".into(), &true.into()), "{report:#}");
     assert_eq!(lab.connect("9.9.9.9", 443), Reach::Accepted);
     assert_eq!(sync(&lab, &[])["source"]["origin"], "cache");
-    // Another place by name; one that isn't there is said.
-    let report = sync(&lab, &["--fetched", "/run/nothing.json"]);
-    assert!(told(&report).contains(&"nothing-fetched"), "{report:#}");
+    // Another place by name has to be there; the usual one may be empty until something has been fetched.
+    let rules = lab.rules();
+    let output = try_sync(&lab, &["--fetched", "/run/nothing.json"]).expect(3);
+    assert_eq!(error_of(&output)["kind"], "list-file", "{output:?}");
+    assert!(rules == lab.rules());
+    lab.files(|| fs::remove_file(PLACE));
+    assert!(told(&sync(&lab, &["--fetched", PLACE])).contains(&"nothing-fetched"));
 }
 
 #[test]
@@ -472,6 +521,12 @@ fn a_list_is_saved_for_another_process_without_privilege() {
     assert!(output.stdout.is_empty(), "{output:?}");
     let saved: Value = serde_json::from_str(&lab.read_file("/run/fetched/list.json")).expect("JSON");
     assert_eq!((&saved["schema"], saved["v4"].as_array().map(Vec::len)), (&1.into(), Some(15)), "{saved:#}");
+    // What it may not read it can't follow, and says how that is mended.
+    lab.write_file("/etc/edgeallow/config.toml", "ports = [443]\n");
+    lab.chmod("/etc/edgeallow/config.toml", 0o600);
+    let closed = lab.command([nobody.as_slice(), &fetch].concat()).run().expect(2);
+    assert!(closed.stderr.contains("chmod 644") && closed.stderr.contains("webhook_file"), "{closed:?}");
+    lab.files(|| fs::remove_file("/etc/edgeallow/config.toml"));
     // It came from a file, not from the network: no news for a sync.
     let report = sync(&lab, &["--fetched", "/run/fetched/list.json"]);
     assert!(told(&report).contains(&"nothing-fetched"), "{report:#}");

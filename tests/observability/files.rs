@@ -73,12 +73,12 @@ fn where_they_can_t_be_written_the_sync_is_done_and_it_is_said() {
     assert!(full.is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull));
     lab.run(["mkfifo", "/run/pipe"]);
     for (n, (path, words)) in [
-        (FILE, "read-only"),
+        (FILE, "readwritepaths="),
         ("/var/lib/none/edgeallow.prom", "its folder must be there"),
         ("/mnt/full/edgeallow.prom", "free some space"),
         ("/etc/passwd", "holds no metrics of edgeallow's"),
-        ("/run/pipe", "is a folder where a file is expected"),
-        ("/dev/null", "is a folder where a file is expected"),
+        ("/run/pipe", "is not a regular file"),
+        ("/dev/null", "is not a regular file"),
         ("/var/lib", "is a folder where a file is expected"),
     ]
     .into_iter()
@@ -92,6 +92,17 @@ fn where_they_can_t_be_written_the_sync_is_done_and_it_is_said() {
         assert!(said.len() == 1 && said[0].to_lowercase().contains(words), "{path}: {said:?}");
         assert_eq!(lab.read_file("/etc/passwd"), before);
     }
+}
+
+#[test]
+fn a_bare_name_lies_in_the_folder_that_it_is_written_from() {
+    let lab = host("");
+    let list = crate::run::list_with(&lab, "list", &[]);
+    lab.run(["mkdir", FOLDER]);
+    let command = format!("cd {FOLDER} && exec edgeallow sync --format json --list {list} --metrics edgeallow.prom");
+    let report = done(&lab, lab.command(["sh", "-c", &command]).run());
+    assert_eq!(warnings(&report, "metrics-failed"), [""; 0]);
+    assert!(metrics(&lab).value("edgeallow_build_info", &[("version", env!("CARGO_PKG_VERSION"))]) > 0.0);
 }
 
 #[test]

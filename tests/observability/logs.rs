@@ -95,6 +95,16 @@ fn in_a_service_the_journal_gets_the_story_in_fields() {
     let end = events.iter().find(|e| e.contains_key("EDGEALLOW_EXIT")).unwrap_or_else(|| panic!("{events:#?}"));
     assert_eq!((end["PRIORITY"].as_str(), end["EDGEALLOW_EXIT"].as_str()), ("3", "3"));
     assert_eq!(end["EDGEALLOW_KIND"], "list-not-a-list");
+    assert!(end["MESSAGE"].contains(&end["EDGEALLOW_HINT"]), "without the fields nobody knows what to do: {end:?}");
+
+    // Where standard output leads there too, as in a service, what is in the fields isn't there as text once more.
+    let both = IN_A_SERVICE.replace("exec edgeallow", "exec 1>&2 edgeallow");
+    lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+    let args = ["sh", "-c", &both, "edgeallow", "sync", "--list", &list];
+    let output = lab.command(args).run().expect_ok();
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""), "told twice");
+    let events: Vec<_> = journal.all().iter().map(|d| fields(d)).collect();
+    assert!(events.iter().any(|e| e.get("EDGEALLOW_STATE").is_some_and(|s| s == "applied")), "{events:#?}");
 
     // Where standard error is something else, or people's form is asked for, the journal is left alone.
     lab.command(["edgeallow", "sync", "-q", "--list", &list]).env("JOURNAL_STREAM", "1:1").run().expect_ok();

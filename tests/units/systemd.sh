@@ -41,6 +41,7 @@ mount -t tmpfs -o mode=755,size=1g tmpfs /mnt
 mkdir /mnt/units && cp -r "$units/." /mnt/units
 cp "$edgeallow" /mnt/edgeallow
 cp "$case" /mnt/case
+cp -r "$units/../examples/hooks" /mnt/hooks
 cp "$(dirname "$self")/../conformance/csf_stand_in.sh" /mnt/units
 for folder in etc var usr; do
     mkdir -p "/mnt/$folder/upper" "/mnt/$folder/work"

@@ -48,6 +48,8 @@ checks() {
     for verb in restart reload; do
         systemctl "$verb" nftables.service || fail "$verb"
         expect_open "after systemctl $verb nftables it is put back"
+        # It is open before the run has ended, and systemd reloads nothing that is only just being started.
+        until [ "$(systemctl show -p ActiveState --value edgeallow-restore.service)" = active ]; do sleep 0.1; done
     done
     systemctl stop nftables.service
     open && fail 'stopping nftables leaves our rules'

@@ -382,7 +382,8 @@ def main():
             ports=dict(type="list", elements="int", default=[]),
             offline=dict(type="bool", default=False),
             config=dict(type="path"),
-            config_content=dict(type="str"),
+            # It may hold the address of a webhook.
+            config_content=dict(type="str", no_log=True),
             state_dir=dict(type="path"),
             lock_timeout=dict(type="int"),
             executable=dict(type="str", default="edgeallow"),
