@@ -35,7 +35,7 @@ Exit status:
   4   at least one backend failed or is unusable though asked for
   5   applied but not confirmed by the second look; undone
   6   changes pending (status; sync --dry-run --exit-code)
-  7   Cloudflare is refused, or it can't be told (verify; sync --require-reach)
+  7   Cloudflare is refused, or it can't be told (verify; sync --require-reach); a page is down (watch --once)
   75  another edgeallow is running; try again";
 
 /// Flags that may stand before or after any command.
@@ -136,6 +136,12 @@ pub enum Command {
     Backends,
     /// Stay, and put back what others undo: a service
     Keep(Keep),
+    /// Ask for pages again and again, through Cloudflare and straight at the origin, and tell when they are down: a service
+    ///
+    /// Tells Cloudflare's errors from an application's own, and looks at the firewalls when something fails. May run a
+    /// command then: only after some failures in a row of the same page, not twice within ten minutes and not more than
+    /// three times an hour, unless told otherwise. SIGHUP reads the configuration anew and asks at once.
+    Watch(Watch),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -282,6 +288,46 @@ pub struct Keep {
     pub monitoring: Monitoring,
 }
 
+/// `edgeallow watch`
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Pages, as visitors type their addresses [default: as configured]
+    #[arg(value_name = "URL")]
+    pub urls: Vec<String>,
+    /// The origin's address, if it isn't one of this machine's own [default: as configured, or this machine's addresses]
+    #[arg(long, value_name = "IP")]
+    pub origin: Option<std::net::IpAddr>,
+    /// How often to ask: 60, 90s, 5m [default: as configured, or 60s]
+    #[arg(long, value_name = "TIME", value_parser = crate::watch::settings::time)]
+    pub every: Option<std::time::Duration>,
+    /// How many failures in a row make a page count as down [default: as configured, or 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub fail_after: Option<u32>,
+    /// Run this when a page is down: a program and its arguments in one word, such as 'systemctl restart nginx'; no shell
+    #[arg(long, value_name = "CMD", value_parser = argv)]
+    pub on_fail: Option<Argv>,
+    /// The shortest time between two runs of that command [default: as configured, or 10m]
+    #[arg(long, value_name = "TIME", value_parser = crate::watch::settings::time)]
+    pub cooldown: Option<std::time::Duration>,
+    /// How often that command is run in an hour at most [default: as configured, or 3]
+    #[arg(long, value_name = "N")]
+    pub max_per_hour: Option<u32>,
+    /// Ask once, remember what came of it, and exit with 7 if a page is down. For cron: prints only what is news
+    #[arg(long)]
+    pub once: bool,
+    /// Metrics.
+    #[command(flatten)]
+    pub monitoring: Monitoring,
+}
+
+/// A program and its arguments.
+#[derive(Debug, Clone)]
+pub struct Argv(pub Vec<String>);
+
+fn argv(text: &str) -> Result<Argv, String> {
+    crate::watch::settings::words(text).map(Argv)
+}
+
 /// `edgeallow doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
@@ -397,8 +443,8 @@ fn as_event(refused: &Refused) -> serde_json::Value {
 }
 
 /// The commands' names, for reports of arguments that name one and can't be read.
-const COMMANDS: [&str; 10] =
-    ["sync", "status", "verify", "doctor", "remove", "fetch", "backends", "keep", "completions", "man"];
+const COMMANDS: [&str; 11] =
+    ["sync", "status", "verify", "doctor", "remove", "fetch", "backends", "keep", "watch", "completions", "man"];
 
 /// A usage error as clap prints it: paragraphs, the first of which says what is wrong, and perhaps one with a tip.
 fn in_words(printed: &str) -> Error {

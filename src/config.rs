@@ -19,6 +19,7 @@ use crate::{
     observe::{hooks::HookConfig, logs::LogFormat},
     plan::Protocol,
     source::SourceConfig,
+    watch::settings::WatchConfig,
 };
 
 /// Where the configuration is read from by default; there need not be one.
@@ -65,6 +66,8 @@ pub struct Config {
     pub on_failure: HookConfig,
     /// `[source]`
     pub source: SourceConfig,
+    /// `[watch]`: what `edgeallow watch` watches, and what it does.
+    pub watch: WatchConfig,
     /// `[limits]`
     pub limits: Limits,
     /// `[nftables]`
@@ -129,6 +132,7 @@ impl Default for Config {
             on_change: HookConfig::default(),
             on_failure: HookConfig::default(),
             source: SourceConfig::default(),
+            watch: WatchConfig::default(),
             limits: Limits::default(),
             nftables: NftablesConfig::default(),
             iptables: IptablesConfig::default(),
@@ -197,7 +201,7 @@ impl Config {
             return Err(Error::new(ErrorKind::Config, what).hint("name a file, or leave `metrics` out for none"));
         }
         let hooks = config.on_change.check("on_change").and_then(|()| config.on_failure.check("on_failure"));
-        let checked = hooks.and_then(|()| config.source.check());
+        let checked = hooks.and_then(|()| config.source.check()).and_then(|()| config.watch.check());
         checked.map_err(|e| Error { message: format!("{name}: {}", e.message), ..e })?;
         Ok(config)
     }

@@ -20,6 +20,7 @@
 //! - [`reach`]: whether Cloudflare gets through, from a picture of the packet filters. Pure.
 //! - [`doctor`]: why Cloudflare would answer with an error here: a look at everything that can be the cause.
 //! - [`probe`]: asking an origin, an edge or a resolver as Cloudflare would.
+//! - [`watch`]: whether the site is up, seen from both sides, and what is done when it isn't.
 //! - [`report`]: what is said, human or JSON, from one value.
 //! - [`observe`]: logs, metrics and hooks, from that same value.
 //! - [`cli`], [`commands`], [`config`]: what the operator says.
@@ -41,4 +42,5 @@ pub mod probe;
 pub mod reach;
 pub mod report;
 pub mod source;
+pub mod watch;
 pub mod xtables;

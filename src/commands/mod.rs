@@ -12,6 +12,7 @@ mod remove;
 mod status;
 mod sync;
 mod verify;
+mod watch;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -36,7 +37,7 @@ use crate::{
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let Cli { mut global, command } = cli;
-    global.is_service = matches!(command, Command::Keep(_));
+    global.is_service = matches!(&command, Command::Keep(_)) || matches!(&command, Command::Watch(args) if !args.once);
     if let Command::Sync(args) = &command {
         global.offline |= args.restore || args.fetched.is_some();
         sync::wait(args.random_delay);
@@ -62,6 +63,12 @@ pub fn run(cli: Cli) -> ExitCode {
             .and_then(|rows| backends::print(&global, &rows))
             .unwrap_or_else(|e| fail(&global, "backends", &e)),
         Command::Keep(args) => keep::run(&global, &args).unwrap_or_else(|e| fail(&global, "keep", &e)),
+        Command::Watch(args) => {
+            let failed = |e| {
+                if args.once { print(&global, &Report::failed("watch", &e), &[]) } else { fail(&global, "watch", &e) }
+            };
+            watch::run(&global, &args).unwrap_or_else(failed)
+        }
         Command::Completions { shell } => completions::run(shell).unwrap_or_else(|e| fail(&global, "completions", &e)),
         Command::Man { command, list } => {
             let done = if list { man::list() } else { man::run(command.as_deref()) };
@@ -89,7 +96,9 @@ pub fn refuse(refused: &Refused) -> ExitCode {
     let Refused { command, error } = refused;
     let wrote = match command {
         // The same shape as any other report of this command.
-        Some(command @ ("sync" | "status" | "verify" | "doctor" | "remove")) => json(&Report::failed(command, error)),
+        Some(command @ ("sync" | "status" | "verify" | "doctor" | "remove" | "watch")) => {
+            json(&Report::failed(command, error))
+        }
         _ => json(&bare(*command, error)),
     };
     // There is nobody left to tell if this fails.

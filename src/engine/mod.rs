@@ -10,6 +10,7 @@ mod fault;
 pub mod fetched;
 pub mod keep;
 pub mod lock;
+mod look;
 pub mod marks;
 pub mod picture;
 pub mod select;

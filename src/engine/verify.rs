@@ -253,7 +253,7 @@ impl Session<'_> {
     }
 
     /// Addresses with the interface that packets for them come in by: the one that the answers leave by.
-    fn addresses(&self, ask: &Ask, links: &[Link], toward: IpAddr) -> Vec<(IpAddr, String)> {
+    pub(super) fn addresses(&self, ask: &Ask, links: &[Link], toward: IpAddr) -> Vec<(IpAddr, String)> {
         let way = |from: Option<IpAddr>| self.host.route(from, toward).ok().flatten();
         if let Some(to) = ask.to {
             let holder = links.iter().find(|l| l.addresses.iter().any(|a| a.ip == to)).map(|l| l.name.clone());

@@ -17,6 +17,7 @@ use std::{
 };
 
 use rustix::event::{EventfdFlags, eventfd};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::error::{Error, ErrorKind, Result, io_reason};
 
@@ -51,6 +52,21 @@ impl Signals {
             unsafe { signal_hook_registry::register(signal, note) }.map_err(failed)?;
         }
         Ok(signals)
+    }
+
+    /// The bell, for whoever waits in a runtime: readable when there is something to ask about.
+    ///
+    /// # Errors
+    /// `internal` where it can't be waited for.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn bell(&self) -> Result<AsyncFd<OwnedFd>> {
+        let failed =
+            |e: io::Error| Error::new(ErrorKind::Internal, format!("cannot wait for signals: {}", io_reason(&e)));
+        let own = self.bell.try_clone().map_err(failed)?;
+        // SAFETY: the descriptor is owned by what is returned, which neither closes nor replaces it while it is registered.
+        unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }.map_err(|e| failed(e.into()))
     }
 
     /// Whether the process was asked to end.

@@ -191,11 +191,19 @@ fn message(report: &Report, host: &str) -> String {
         (_, true) => format!("failed with exit status {exit}, after {}", story::count(changes)),
         (_, false) => format!("failed with exit status {exit}"),
     };
-    let mut lines = vec![format!("edgeallow {} on {host}: {end}", report.command)];
+    let mut lines = match &report.watch {
+        None => vec![format!("edgeallow {} on {host}: {end}", report.command)],
+        // What is new of the pages is all that there is to tell.
+        Some(watch) => {
+            let head = format!("edgeallow watch on {host}:");
+            [head].into_iter().chain(watch.news.iter().take(LINES).map(|n| n.text.clone())).collect()
+        }
+    };
     if let Some(e) = &report.error {
         lines.push(format!("error: {}", e.message));
     }
-    for b in report.backends.iter().filter(|b| b.changed || b.error.is_some()) {
+    let looked_at = |b: &&crate::report::BackendReport| report.watch.is_none() && (b.changed || b.error.is_some());
+    for b in report.backends.iter().filter(looked_at) {
         let why = b.error.as_ref().map_or_else(
             || format!("{} ({})", b.state.as_str(), story::count(b.changes.len())),
             |e| format!("{}: {}", b.state.as_str(), e.message),

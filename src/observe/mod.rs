@@ -17,6 +17,8 @@ use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use jiff::Timestamp;
 
+pub(crate) use self::story::TARGET as TOLD;
+
 use self::hooks::{Events, Manner};
 use crate::{config::Config, report::Report};
 

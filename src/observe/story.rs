@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Which events these are.
-pub(super) const TARGET: &str = "edgeallow::run";
+pub(crate) const TARGET: &str = "edgeallow::run";
 
 /// Logs a report: the list, each backend that was worked with, each warning, and the end.
 pub(super) fn tell(report: &Report, took: Duration) {

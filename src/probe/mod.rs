@@ -7,6 +7,7 @@
 //! lists come from ([`crate::source`]).
 
 pub mod dns;
+pub mod edge;
 pub mod http;
 pub mod tcp;
 pub mod tls;
@@ -20,5 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub fn wait<T>(probes: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::new(ErrorKind::Internal, format!("cannot wait for answers: {e}")))?;
-    Ok(runtime.block_on(probes))
+    let answers = runtime.block_on(probes);
+    // The thread that resolves a name can't be stopped, and nobody waits for it any more.
+    runtime.shutdown_background();
+    Ok(answers)
 }

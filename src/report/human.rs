@@ -14,6 +14,8 @@ use crate::{backends::Warning, engine::sync::NOTHING_APPLIED};
 mod doctor;
 #[path = "human_reach.rs"]
 mod reach;
+#[path = "human_watch.rs"]
+mod watch;
 
 const BOLD: Ink = Ink::new().bold();
 const DIM: Ink = Ink::new().dimmed();
@@ -49,19 +51,27 @@ pub fn render(report: &Report, style: &Style<'_>) -> (String, String) {
         && report.exit as u8 == 0;
     if !(style.quiet && calm) {
         // One line says all when all is well.
-        let proven = report.command == "doctor" || report.command == "verify" && report.exit as u8 == 0;
+        let proven =
+            matches!(report.command, "doctor" | "watch") || report.command == "verify" && report.exit as u8 == 0;
         if let Some(source) = report.source.as_ref().filter(|_| !proven) {
             wrapped(&mut out, "", &visible(&source_line(source)), style.width);
         }
         if let Some(list) = &report.list {
             list_lines(&mut out, list, style.width);
         }
-        backend_lines(&mut out, report, style.width);
-        if let Some(reach) = &report.reach {
+        if report.watch.is_none() {
+            backend_lines(&mut out, report, style.width);
+        }
+        // A watch tells of it only what its pages have to do with.
+        let told = |r: &&super::ReachReport| report.watch.is_none() || r.verdict == super::ReachVerdict::Refused;
+        if let Some(reach) = report.reach.as_ref().filter(told) {
             reach::lines(&mut out, reach, style.width, style.verbose);
         }
         for warning in &report.warnings {
             warning_lines(&mut out, warning, style.width);
+        }
+        if let Some(watch) = &report.watch {
+            watch::lines(&mut out, watch, style.width, style.verbose);
         }
         if let Some(found) = &report.doctor {
             doctor::lines(&mut out, found, style.width, style.verbose);
@@ -233,7 +243,7 @@ fn warning_lines(out: &mut String, warning: &Warning, width: usize) {
 }
 
 fn verdict(report: &Report) -> String {
-    if report.command == "verify" || report.command == "doctor" {
+    if matches!(report.command, "verify" | "doctor" | "watch") {
         return String::new();
     }
     if report.error.is_some() && !report.changed {

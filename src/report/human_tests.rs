@@ -15,6 +15,7 @@ fn shown(report: &Report, width: usize) -> String {
 fn report() -> Report {
     Report {
         doctor: None,
+        watch: None,
         schema: 1,
         command: "sync",
         dry_run: false,

@@ -8,7 +8,9 @@ pub mod human;
 pub mod progress;
 mod reach;
 mod schema_types;
+mod watch;
 
 pub use doctor::*;
 pub use reach::*;
 pub use schema_types::*;
+pub use watch::*;

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{DoctorReport, ReachReport};
+use super::{DoctorReport, ReachReport, WatchReport};
 use crate::{
     allowlist::removal::PendingRemoval,
     backends::{Verified, Warning},
@@ -13,13 +13,13 @@ use crate::{
     plan::{Change, Step},
 };
 
-/// What one run of `sync`, `status`, `verify`, `doctor` or `remove`, or one look of `keep`, did, would do, or found.
+/// What one run of `sync`, `status`, `verify`, `doctor` or `remove`, one look of `keep` or one round of `watch` did, would do, or found.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// The version of this layout: 1.
     pub schema: u32,
-    /// `sync`, `status`, `verify`, `doctor` or `remove`; `keep` in what its hooks get.
+    /// `sync`, `status`, `verify`, `doctor`, `remove` or `watch`; `keep` in what its hooks get.
     pub command: &'static str,
     /// Whether nothing was to be changed.
     pub dry_run: bool,
@@ -36,6 +36,9 @@ pub struct Report {
     /// Why Cloudflare would answer with an error: of `doctor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doctor: Option<DoctorReport>,
+    /// How the watched pages are: of `watch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<WatchReport>,
     /// What the operator should know.
     pub warnings: Vec<Warning>,
     /// What ended the run before any backend.
@@ -59,6 +62,7 @@ impl Report {
             backends: vec![],
             reach: None,
             doctor: None,
+            watch: None,
             warnings: vec![],
             error: None,
             exit: Exit::Ok,

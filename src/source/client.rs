@@ -24,7 +24,7 @@ const LARGEST_CA_FILE: u64 = 16 << 20;
 const HOPS: usize = 3;
 
 /// Two clients: a proxy is for the world outside, never for this very machine.
-pub(super) struct Clients {
+pub(crate) struct Clients {
     direct: Client,
     proxied: Client,
 }

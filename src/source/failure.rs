@@ -118,6 +118,11 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
+/// Why an attempt brought no answer, in words, without the address.
+pub(crate) fn explain(error: &reqwest::Error, url: &Url, connect_timeout: Duration) -> String {
+    transport(error, url, connect_timeout).what
+}
+
 /// An attempt that brought no answer at all, or an answer that broke off.
 pub(super) fn transport(error: &reqwest::Error, url: &Url, connect_timeout: Duration) -> Failure {
     if let Some(refused) = find::<Refused>(error) {

@@ -25,13 +25,13 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub(crate) use client::roots;
+pub(crate) use client::{Clients, roots};
 pub use config::SourceConfig;
 pub(crate) use config::duration;
-pub(crate) use failure::seconds;
+pub(crate) use failure::{explain, seconds};
 pub use post::{Webhook, post};
 
-use self::{client::Clients, request::Answer};
+use self::request::Answer;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Which source answered.

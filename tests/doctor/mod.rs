@@ -4,11 +4,12 @@
 
 mod beyond;
 mod dns;
+pub mod edge;
 mod firewall;
 mod logs;
 mod online;
 mod resources;
-mod site;
+pub mod site;
 mod tls;
 
 use serde_json::Value;

@@ -32,10 +32,15 @@ impl<'a> Keeper<'a> {
 
     /// Starts one.
     pub fn begin(lab: &'a Lab, args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::of(lab, &[&["keep", "-v"], args].concat(), env)
+    }
+
+    /// The same for any service of edgeallow's.
+    pub fn of(lab: &'a Lab, args: &[&str], env: &[(&str, &str)]) -> Self {
         let child = lab.inside(|| {
             let log = fs::File::create(LOG).expect("a file for the log");
             let mut command = Command::new("/usr/local/bin/edgeallow");
-            command.args(["keep", "-v"]).args(args).env_clear().envs(env.iter().copied()).current_dir("/");
+            command.args(args).env_clear().envs(env.iter().copied()).current_dir("/");
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("start edgeallow keep")
         });
         Self { lab, child }

@@ -2,7 +2,7 @@
 //!
 //! Belongs here: the service at work on real hosts. Does not: what a sync does (`tests/conformance`).
 
-mod keeper;
+pub mod keeper;
 mod told;
 
 use std::{

@@ -99,8 +99,23 @@ impl Lab {
         self.namespaces.on_the_internet(work)
     }
 
+    /// The far end of the wire, for threads of a test that stay there.
+    pub fn internet(&self) -> Internet {
+        Internet(self.namespaces.internet().try_clone().expect("one more handle"))
+    }
+
     /// The process id of the lab's pid 1, as the test process sees it.
     pub fn init(&self) -> u32 {
         self.namespaces.init()
+    }
+}
+
+/// The far end of the wire: a network, and nothing else of the lab.
+pub struct Internet(std::fs::File);
+
+impl Internet {
+    /// Moves the calling thread there, and those that it starts from now on.
+    pub fn enter(&self) {
+        namespace::enter_network(&self.0);
     }
 }

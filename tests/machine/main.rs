@@ -41,3 +41,5 @@ mod together;
 mod tools;
 #[path = "../units/mod.rs"]
 mod units;
+#[path = "../watch/mod.rs"]
+mod watch;

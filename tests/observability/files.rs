@@ -145,6 +145,15 @@ fn alerts_and_recipes_name_metrics_that_there_are() {
     // A range that vanished gives a warning, and thereby every metric that there can be.
     let list = crate::run::list_with(&lab, "list", &[]);
     lab.edgeallow(["sync", "--list", &list]).expect_ok();
+    let broken = lab.inside(|| std::net::TcpListener::bind("192.0.2.1:8081").expect("a port of the host's"));
+    let server = std::thread::spawn(move || {
+        let (mut client, _) = broken.accept().expect("the watch");
+        let _ = std::io::Read::read(&mut client, &mut [0; 2048]).expect("a request");
+        std::io::Write::write_all(&mut client, b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n").expect("answer");
+    });
+    let page = ["--origin", "192.0.2.1", "http://shop.example:8081/"];
+    lab.edgeallow([&["watch", "--once", "--offline", "--fail-after", "1"], &page[..]].concat()).expect(7);
+    server.join().expect("a server");
     let text = lab.read_file(FILE);
     assert!(read(&text).is_ok(), "{text}");
     let alerts = include_str!("../../examples/prometheus/alerts.yml");

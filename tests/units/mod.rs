@@ -132,6 +132,11 @@ fn metrics_and_mail_get_out_of_the_units_under_systemd() {
 }
 
 #[test]
+fn the_watch_mends_a_server_from_within_its_unit_under_systemd() {
+    under_systemd("watch.sh");
+}
+
+#[test]
 fn cron_mails_what_changed_or_failed_and_nothing_else() {
     let lab = Lab::new();
     let entry = fs::read_to_string(units().join("edgeallow.cron")).expect("the crontab entry");

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Exit, Result},
     host::replace_own,
     observe::story,
-    report::{BackendReport, BackendState, ReachReport, Report},
+    report::{BackendReport, BackendState, PageReport, PageState, ReachReport, Report, WayReport},
 };
 
 /// The file's name in the state folder.
@@ -37,6 +37,28 @@ pub(super) struct Memory {
     pub list: Option<List>,
     pub backends: BTreeMap<String, Backend>,
     pub reach: Option<Reach>,
+    pub watch: Option<Watch>,
+}
+
+/// The pages as a watch last saw them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Watch {
+    pub pages: BTreeMap<String, Page>,
+    /// How often its command was run.
+    pub acts: usize,
+    pub at: Timestamp,
+}
+
+/// A page that is watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Page {
+    pub down: bool,
+    pub failures: u32,
+    /// 0 is none.
+    pub cloudflare_error: u16,
+    /// By way: whether it went well, where that could be told, and how many seconds it took.
+    pub success: BTreeMap<String, bool>,
+    pub seconds: BTreeMap<String, f64>,
 }
 
 /// The runs of a command.
@@ -173,6 +195,11 @@ impl Memory {
         if let Some(reach) = report.reach.as_ref().filter(|r| r.traces.is_empty()) {
             self.reach = Some(Reach::of(reach, now));
         }
+        if let Some(watch) = &report.watch {
+            let acts = self.watch.as_ref().map_or(0, |w| w.acts) + usize::from(watch.acts);
+            let pages = watch.pages.iter().map(|p| (p.url.clone(), Page::of(p))).collect();
+            self.watch = Some(Watch { pages, acts, at: now });
+        }
     }
 
     fn list(&mut self, report: &Report) {
@@ -228,6 +255,35 @@ impl Backend {
             BackendState::InSync | BackendState::Applied | BackendState::Removed | BackendState::Skipped => false,
         };
         Self { state: story::word(backend.state).to_owned(), drift, changes: backend.changes.len(), at: now }
+    }
+}
+
+impl Page {
+    fn of(page: &PageReport) -> Self {
+        let (mut success, mut seconds) = (BTreeMap::new(), BTreeMap::new());
+        // An answer that can't be had from here says nothing of the page.
+        let well = |way: &WayReport| match (way.status, way.cloudflare_error) {
+            (_, Some(_)) => Some(false),
+            (Some(status), None) => Some(status < 500),
+            (None, None) => None,
+        };
+        let best = page.origins.iter().max_by_key(|way| well(way));
+        for (name, way) in [("edge", Some(&page.edge)), ("origin", best)] {
+            let Some(way) = way else { continue };
+            if let Some(well) = well(way) {
+                success.insert(name.to_owned(), well);
+            }
+            if let Some(took) = way.seconds {
+                seconds.insert(name.to_owned(), took);
+            }
+        }
+        Self {
+            down: page.state == PageState::Down,
+            failures: page.failures,
+            cloudflare_error: page.cloudflare_error.unwrap_or(0),
+            success,
+            seconds,
+        }
     }
 }
 

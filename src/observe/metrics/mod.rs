@@ -104,6 +104,7 @@ fn text(memory: &Memory) -> String {
     list(&mut page, memory);
     backends(&mut page, memory);
     reach(&mut page, memory);
+    watch(&mut page, memory);
     let warnings: Vec<_> = memory
         .runs
         .iter()
@@ -243,6 +244,33 @@ fn reach(page: &mut Page, memory: &Memory) {
     page.one("edgeallow_reach_gaps", help, &[(&[][..], number(reach.gaps))]);
     let help = "When it was last judged whether the ranges get through, since the epoch.";
     page.one("edgeallow_reach_checked_timestamp_seconds", help, &[(&[][..], seconds(reach.at))]);
+}
+
+fn watch(page: &mut Page, memory: &Memory) {
+    let Some(watch) = &memory.watch else { return };
+    let ways = |value: &dyn Fn(&memory::Page, &str) -> Option<f64>| -> Vec<([(&str, &str); 2], f64)> {
+        let all = watch.pages.iter().flat_map(|page| ["edge", "origin"].map(|way| (page, way)));
+        all.filter_map(|((url, p), way)| Some(([("url", url.as_str()), ("way", way)], value(p, way)?))).collect()
+    };
+    let help = "Whether a watched page was well in the last round, through the edge and straight at the origin; no sample \
+                where that can't be told.";
+    let success = ways(&|p, way| p.success.get(way).map(|well| f64::from(u8::from(*well))));
+    page.many("edgeallow_probe_success", Kind::Gauge, help, &success);
+    let help = "How long the answer took in the last round.";
+    page.many("edgeallow_probe_duration_seconds", Kind::Gauge, help, &ways(&|p, way| p.seconds.get(way).copied()));
+    let each = |value: &dyn Fn(&memory::Page) -> f64| -> Vec<([(&str, &str); 1], f64)> {
+        watch.pages.iter().map(|(url, p)| ([("url", url.as_str())], value(p))).collect()
+    };
+    let help = "The error of Cloudflare's that visitors of a watched page get; 0 for none.";
+    page.many("edgeallow_probe_cloudflare_error", Kind::Gauge, help, &each(&|p| p.cloudflare_error.into()));
+    let help = "Failures in a row of a watched page.";
+    page.many("edgeallow_probe_failures_in_a_row", Kind::Gauge, help, &each(&|p| p.failures.into()));
+    let help = "Whether a watched page counts as down.";
+    page.many("edgeallow_watch_down", Kind::Gauge, help, &each(&|p| f64::from(u8::from(p.down))));
+    let help = "How often the on-fail command was run.";
+    page.many("edgeallow_watch_acts_total", Kind::Counter, help, &[(&[][..], number(watch.acts))]);
+    let help = "When the watched pages were last asked for, since the epoch.";
+    page.one("edgeallow_watch_timestamp_seconds", help, &[(&[][..], seconds(watch.at))]);
 }
 
 fn whither(q: &memory::Question) -> [(&str, &str); 4] {
