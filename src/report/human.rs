@@ -64,7 +64,7 @@ pub fn render(report: &Report, style: &Style<'_>) -> (String, String) {
             warning_lines(&mut out, warning, style.width);
         }
         if let Some(found) = &report.doctor {
-            doctor::lines(&mut out, found, style.width, style.verbose);
+            doctor::lines(&mut out, found, style);
         }
         wrapped(&mut out, "", &verdict(report), style.width);
     }
