@@ -35,7 +35,8 @@ Exit status:
   4   at least one backend failed or is unusable though asked for
   5   applied but not confirmed by the second look; undone
   6   changes pending (status; sync --dry-run --exit-code)
-  7   Cloudflare is refused, or it can't be told (verify; sync --require-reach); a page is down (watch --once)
+  7   Cloudflare is refused, or it can't be told (verify; sync --require-reach);
+      a cause was found (doctor); a page is down (watch --once)
   75  another edgeallow is running; try again";
 
 /// Flags that may stand before or after any command.
@@ -126,7 +127,8 @@ pub enum Command {
     /// Why Cloudflare would answer with an error here, and what would mend it (exit 7 if there is a cause)
     ///
     /// Looks at the server, the firewalls, TLS, DNS, resources and logs of this machine, in the order in which an expert
-    /// would. Changes nothing.
+    /// would, and names the most likely cause and the command to run next. Changes nothing. Without root it says what it
+    /// could not see.
     Doctor(Doctor),
     /// Take out all that edgeallow owns
     Remove(Remove),

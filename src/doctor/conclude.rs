@@ -4,19 +4,19 @@
 
 use crate::report::{Conclusion, Finding, Finds};
 
-/// The most likely cause is the first of the worst, in the order in which the rooms were looked into.
-pub(super) fn conclude(findings: &[Finding]) -> Conclusion {
+/// Findings that leave open whether a packet filter turns Cloudflare away.
+const FIREWALL_UNSEEN: [&str; 3] = ["firewall.unseen", "firewall.unknown", "firewall.gap"];
+
+/// The most likely cause is the first of the worst, in the order in which the rooms were looked into. `as_root` asks the
+/// same with more rights, where there are more to have.
+pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclusion {
     let of = |verdict| findings.iter().filter(move |f| f.verdict == verdict);
     if let Some(cause) = of(Finds::Cause).next() {
         let more = of(Finds::Cause).count() - 1;
-        let mut text = format!("Most likely: {}", sentence(&cause.text));
-        match cause.cloudflare_errors.as_slice() {
-            [] => {}
-            [one] => text.push_str(&format!(" Visitors see Error {one}.")),
-            [all @ .., last] => {
-                let all: Vec<String> = all.iter().map(u16::to_string).collect();
-                text.push_str(&format!(" Visitors see Error {} or {last}.", all.join(", ")));
-            }
+        // What begins with a program's name must stay as it is: `ufw drops …`.
+        let mut text = format!("Most likely: {}", ended(&cause.text));
+        if let Some(errors) = cause.errors() {
+            text.push_str(&format!(" Visitors see {errors}."));
         }
         if let Some(fix) = &cause.fix {
             text.push(' ');
@@ -34,11 +34,19 @@ pub(super) fn conclude(findings: &[Finding]) -> Conclusion {
             next: cause.fix.as_ref().and_then(|f| f.command.clone()),
         };
     }
+    let unseen = FIREWALL_UNSEEN.iter().any(|id| of(Finds::Skipped).any(|f| f.id == *id));
     if let Some(warning) = of(Finds::Warning).next() {
-        let text = format!(
-            "Nothing here gives every visitor an error now. What may give one to some, or under load: {}",
-            sentence(&warning.text)
+        let mut text = format!(
+            "Nothing that was seen gives every visitor an error now. What may give one to some of them, or under load: {}",
+            ended(&warning.text)
         );
+        if let Some(fix) = &warning.fix {
+            text.push(' ');
+            text.push_str(&sentence(&fix.text));
+        }
+        if unseen {
+            text.push_str(" Whether a firewall turns Cloudflare away could not be told, see below.");
+        }
         return Conclusion {
             verdict: Finds::Warning,
             text,
@@ -46,21 +54,44 @@ pub(super) fn conclude(findings: &[Finding]) -> Conclusion {
             next: warning.fix.as_ref().and_then(|f| f.command.clone()),
         };
     }
-    let unseen = of(Finds::Skipped).count();
-    let mut text = "Nothing on this machine would make Cloudflare answer with an error now.".to_owned();
-    match unseen {
-        0 => {}
-        1 => text.push_str(" One thing was not looked at, see below."),
-        n => text.push_str(&format!(" {n} things were not looked at, see below.")),
-    }
-    Conclusion { verdict: Finds::Ok, text, finding: None, next: None }
+    let skipped = of(Finds::Skipped).count();
+    let things = match skipped {
+        1 => "One thing was not looked at, see below.".to_owned(),
+        n => format!("{n} things were not looked at, see below."),
+    };
+    let (text, next) = match (unseen, as_root) {
+        (true, Some(command)) => (
+            "Nothing that can be seen without root would make Cloudflare answer with an error now. Firewalls, the most \
+             frequent cause, can't be seen: ask again as root, or send your hoster the text that -v shows."
+                .to_owned(),
+            Some(command),
+        ),
+        (true, None) => (
+            format!(
+                "Nothing that was seen would make Cloudflare answer with an error now; whether a firewall turns it away \
+                 could not be told. {things}"
+            ),
+            None,
+        ),
+        (false, _) => {
+            let well = "Nothing on this machine would make Cloudflare answer with an error now.";
+            (if skipped == 0 { well.to_owned() } else { format!("{well} {things}") }, None)
+        }
+    };
+    Conclusion { verdict: Finds::Ok, text, finding: None, next }
 }
 
-/// With a capital letter and a full stop.
+/// With a full stop.
+fn ended(text: &str) -> String {
+    let text = text.trim_end();
+    if text.ends_with(['.', '?', '!']) { text.to_owned() } else { format!("{text}.") }
+}
+
+/// With a capital letter and a full stop: for what begins with a word of ours, as each fix does.
 fn sentence(text: &str) -> String {
-    let mut letters = text.trim_end().chars();
+    let mut letters = text.chars();
     let text: String = letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default();
-    if text.ends_with(['.', '?', '!']) { text } else { text + "." }
+    ended(&text)
 }
 
 #[cfg(test)]
@@ -71,26 +102,41 @@ mod tests {
     #[test]
     fn the_first_cause_in_the_order_of_the_rooms_is_the_likely_one() {
         let cause = |room, id, text: &str| Finding::new(room, id, Finds::Cause, text);
-        let told = conclude(&[
-            Finding::new(Room::Online, "online.answers", Finds::Ok, "nginx answers"),
-            Finding::new(Room::Online, "online.slow", Finds::Warning, "it is slow"),
-            cause(Room::Firewall, "firewall.refused", "ufw drops it").gives(&[522]).mend_by("sync", "edgeallow sync"),
-            cause(Room::Tls, "tls.expired", "it has expired").gives(&[526]),
-        ]);
+        let told = conclude(
+            &[
+                Finding::new(Room::Online, "online.answers", Finds::Ok, "nginx answers"),
+                Finding::new(Room::Online, "online.slow", Finds::Warning, "it is slow"),
+                cause(Room::Firewall, "firewall.refused", "ufw drops it")
+                    .gives(&[522])
+                    .mend_by("sync", "edgeallow sync"),
+                cause(Room::Tls, "tls.expired", "it has expired").gives(&[526]),
+            ],
+            None,
+        );
         assert_eq!(told.verdict, Finds::Cause);
         assert_eq!(told.finding, Some("firewall.refused"));
         assert_eq!(told.next.as_deref(), Some("edgeallow sync"));
         assert_eq!(
             told.text,
-            "Most likely: Ufw drops it. Visitors see Error 522. Sync. There is one more cause below: mend this one \
+            "Most likely: ufw drops it. Visitors see Error 522. Sync. There is one more cause below: mend this one \
              first, then ask again."
         );
     }
 
     #[test]
     fn what_was_not_looked_at_is_said_where_all_else_is_well() {
-        let told = conclude(&[Finding::new(Room::Dns, "dns.no-host", Finds::Skipped, "no name was given")]);
+        let told = conclude(&[Finding::new(Room::Dns, "dns.no-host", Finds::Skipped, "no name was given")], None);
         assert_eq!((told.verdict, told.finding), (Finds::Ok, None));
         assert!(told.text.contains("One thing was not looked at"), "{}", told.text);
+    }
+
+    #[test]
+    fn what_could_not_be_seen_is_never_well() {
+        let unseen = [Finding::new(Room::Firewall, "firewall.unseen", Finds::Skipped, "run edgeallow as root")];
+        let told = conclude(&unseen, Some("sudo edgeallow doctor".into()));
+        assert!(told.text.starts_with("Nothing that can be seen without root "), "{}", told.text);
+        assert_eq!(told.next.as_deref(), Some("sudo edgeallow doctor"));
+        let told = conclude(&unseen, None);
+        assert!(told.text.contains("could not be told") && told.next.is_none(), "{}", told.text);
     }
 }

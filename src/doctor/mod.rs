@@ -84,6 +84,20 @@ pub struct Ask {
     pub logs: Vec<PathBuf>,
 }
 
+impl Ask {
+    /// The command that asks the same as root, as far as it matters to what root alone can see.
+    fn as_root(&self) -> String {
+        let mut words = vec!["sudo edgeallow doctor".to_owned()];
+        words.extend(self.hosts.iter().cloned());
+        if self.mode != Mode::Unknown {
+            words.push(format!("--mode {}", self.mode.as_str()));
+        }
+        words.extend(self.origin.iter().map(|ip| format!("--origin {ip}")));
+        words.extend(self.ports.iter().map(|port| format!("--port {port}")));
+        words.join(" ")
+    }
+}
+
 /// What every room may know.
 pub struct Context<'a> {
     /// The machine, the configuration, the clock.
@@ -160,7 +174,7 @@ impl Session<'_> {
         findings.sort_by_key(|f| f.room);
         online::give_way(&mut findings);
         Ok(DoctorReport {
-            conclusion: conclude::conclude(&findings),
+            conclusion: conclude::conclude(&findings, (!self.host.may_administer()).then(|| ask.as_root())),
             mode: ask.mode.as_str(),
             hosts: ask.hosts.clone(),
             origins: cx.origins.iter().map(IpAddr::to_string).collect(),

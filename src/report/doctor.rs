@@ -138,6 +138,14 @@ impl Finding {
         self
     }
 
+    /// The errors that it gives, for people: `Error 521 or 522`.
+    #[must_use]
+    pub fn errors(&self) -> Option<String> {
+        let (last, others) = self.cloudflare_errors.split_last()?;
+        let others: Vec<String> = others.iter().map(u16::to_string).collect();
+        Some(if others.is_empty() { format!("Error {last}") } else { format!("Error {} or {last}", others.join(", ")) })
+    }
+
     /// With a way to mend it in words.
     #[must_use]
     pub fn mend(mut self, text: impl Into<String>) -> Self {

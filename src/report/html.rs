@@ -3,6 +3,8 @@
 //! Belongs here: layout for a browser, light and dark, narrow and wide, and on paper. Does not: facts, all of which are in
 //! the [`DoctorReport`]; escaping, which is maud's.
 
+use std::cmp::Reverse;
+
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -11,14 +13,16 @@ use super::{DoctorReport, Evidence, Finding, Finds, Fix, Room};
 const STYLE: &str = include_str!("html.css");
 
 /// Evidence longer than this is folded away.
-const FOLDED: usize = 600;
+const FOLDED: usize = 1200;
+/// More than this in a room that is well is folded away.
+const MOST_OK: usize = 3;
 
 /// The page.
 #[must_use]
 pub fn page(report: &DoctorReport, at: Timestamp) -> String {
     let title = match report.hosts.as_slice() {
-        [] => "Why Cloudflare would answer with an error".to_owned(),
-        hosts => format!("Why Cloudflare would answer with an error for {}", hosts.join(", ")),
+        [] => "A web server behind Cloudflare".to_owned(),
+        hosts => format!("{} behind Cloudflare", hosts.join(", ")),
     };
     let page = html! {
         (DOCTYPE)
@@ -44,7 +48,7 @@ pub fn page(report: &DoctorReport, at: Timestamp) -> String {
                         @if !found.is_empty() {
                             section {
                                 h2 { (room.as_str()) }
-                                @for finding in found { (one(finding)) }
+                                (findings(found))
                             }
                         }
                     }
@@ -59,7 +63,8 @@ fn about(report: &DoctorReport, at: Timestamp) -> String {
     let ports: Vec<String> = report.ports.iter().map(u16::to_string).collect();
     let origins = if report.origins.is_empty() { "no address".to_owned() } else { report.origins.join(", ") };
     format!(
-        "Looked at on {} (UTC) by edgeallow {}: {origins}, ports {}, encryption mode {}.",
+        "What makes Cloudflare answer with an error here, and what doesn't. Looked at on {} (UTC) by edgeallow {}: \
+         {origins}; ports {}; encryption mode {}.",
         at.strftime("%Y-%m-%d %H:%M"),
         env!("CARGO_PKG_VERSION"),
         ports.join(", "),
@@ -80,10 +85,28 @@ fn conclusion(report: &DoctorReport) -> Markup {
     }
 }
 
+/// Those of one room, the worst first.
+fn findings(mut found: Vec<&Finding>) -> Markup {
+    found.sort_by_key(|f| Reverse(f.verdict));
+    let well = found.partition_point(|f| f.verdict > Finds::Ok);
+    let (rest, well) = found.split_at(well);
+    html! {
+        @for finding in rest { (one(finding)) }
+        @if well.len() > MOST_OK {
+            details.well {
+                summary { span.verdict { "ok" } " " (well.len()) " more, all well" }
+                @for finding in well { (one(finding)) }
+            }
+        } @else {
+            @for finding in well { (one(finding)) }
+        }
+    }
+}
+
 fn one(f: &Finding) -> Markup {
     let calm = f.verdict <= Finds::Note;
     html! {
-        article id=(f.id) class=(f.verdict.as_str()) {
+        article data-id=(f.id) class=(f.verdict.as_str()) {
             p.verdict { (f.verdict.as_str()) }
             p {
                 (f.text)
@@ -118,8 +141,8 @@ fn evidence(evidence: &[Evidence]) -> Markup {
 
 fn mend(fix: &Fix) -> Markup {
     html! {
-        dl {
-            dt { "To mend it: " (fix.text) }
+        dl.fix {
+            dt { "To fix it: " (fix.text) }
             @if let Some(command) = &fix.command { dd { pre { (command) } } }
         }
     }
@@ -156,5 +179,20 @@ mod tests {
         for foreign in ["<script", "<img", "src=\"", "href=", "url(", "@import"] {
             assert!(!page.contains(foreign), "{foreign} in {page}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_open_and_comes_first_and_much_that_is_well_is_folded() {
+        let mut all: Vec<Finding> =
+            ["a", "b", "c", "d"].map(|text| Finding::new(Room::Logs, "logs.read", Finds::Ok, text)).into();
+        all.push(Finding::new(Room::Logs, "logs.x", Finds::Warning, "wrong").seen("file", "line"));
+        let room = |all: &[Finding]| findings(all.iter().collect()).into_string();
+        let page = room(&all);
+        assert!(
+            page.starts_with("<article data-id=\"logs.x\" class=\"warning\">") && !page.contains("What was"),
+            "{page}"
+        );
+        assert!(page.contains(" 4 more, all well"), "{page}");
+        assert!(!room(&all[1..]).contains("all well"));
     }
 }

@@ -74,7 +74,7 @@ pub fn render(report: &Report, style: &Style<'_>) -> (String, String) {
             watch::lines(&mut out, watch, style.width, style.verbose);
         }
         if let Some(found) = &report.doctor {
-            doctor::lines(&mut out, found, style.width, style.verbose);
+            doctor::lines(&mut out, found, style);
         }
         wrapped(&mut out, "", &verdict(report), style.width);
     }

@@ -41,7 +41,7 @@ impl Progress {
                     && let Some(what) = &current
                 {
                     // Back to the first column, the line, and the rest of the old line erased.
-                    let _ = write!(std::io::stderr(), "\r{what} …\x1b[K");
+                    let _ = write!(std::io::stderr(), "\r{}\x1b[K", fitting(&format!("{what} …"), columns()));
                     drawn = true;
                 }
             }
@@ -69,8 +69,37 @@ impl Progress {
     }
 }
 
+/// How wide the terminal is now.
+fn columns() -> usize {
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
+        _ => 80,
+    }
+}
+
+/// What fits into one line: of two, only the second would be erased.
+fn fitting(text: &str, columns: usize) -> String {
+    if text.chars().count() < columns {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(2)).collect();
+    kept + "…"
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.done();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_never_two() {
+        assert_eq!(fitting("short", 80), "short");
+        assert_eq!(fitting("exactly10!", 10), "exactly1…");
+        assert_eq!(fitting("bücher …", 5), "büc…");
     }
 }

@@ -7,6 +7,7 @@
 mod backends;
 #[cfg(feature = "schema")]
 mod configuration;
+mod doctor;
 mod exits;
 mod links;
 mod promises;

@@ -8,6 +8,7 @@ pub mod edge;
 mod firewall;
 mod logs;
 mod online;
+mod page;
 mod resources;
 pub mod site;
 mod tls;
@@ -21,7 +22,20 @@ pub fn doctor(lab: &Lab, args: &[&str]) -> Value {
     let output = lab.edgeallow([&["doctor", "--offline", "--format", "json"], args].concat());
     let report = output.json();
     assert!(report["error"].is_null(), "{report:#}");
+    list(&report["doctor"]["findings"]).iter().for_each(expect_documented);
     report["doctor"].clone()
+}
+
+/// docs/doctor.md has a row for it: `| `id` | verdicts | errors | … |`.
+fn expect_documented(finding: &Value) {
+    const PAGE: &str = include_str!("../../docs/doctor.md");
+    let id = finding["id"].as_str().expect("an id");
+    let row = PAGE.lines().find(|l| l.starts_with(&format!("| `{id}` |"))).unwrap_or_else(|| panic!("{id} has no row"));
+    let cells: Vec<Vec<&str>> = row.split('|').map(|cell| cell.split(',').map(str::trim).collect()).collect();
+    assert!(cells[2].iter().any(|verdict| finding["verdict"] == *verdict), "{row}\n{finding:#}");
+    for error in list(&finding["cloudflare_errors"]) {
+        assert!(cells[3].contains(&error.to_string().as_str()), "{row}\n{finding:#}");
+    }
 }
 
 /// The ids of the findings with this verdict, in order, without repetitions.

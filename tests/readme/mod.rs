@@ -8,6 +8,7 @@ use std::{fs, path::Path, process::Command};
 use serde_json::json;
 
 use crate::{
+    doctor::site,
     lab::{EDGE4, Lab},
     run::{PUBLISHED, sync},
 };
@@ -44,9 +45,13 @@ fn blocks(text: &str) -> Vec<Vec<Typed>> {
 
 /// A host as the README has it in mind when it shows the command.
 fn host(block: &[Typed]) -> Lab {
-    let lab = Lab::new();
     let all: Vec<_> = block.iter().map(|t| t.command.as_str()).collect();
-    if all.contains(&"edgeallow verify") {
+    let with_site = all.contains(&"edgeallow doctor shop.example");
+    let lab = if with_site { Lab::without_listeners() } else { Lab::new() };
+    if with_site {
+        site::site(&lab);
+    }
+    if with_site || all.contains(&"edgeallow verify") {
         for rule in [
             "-N f2b-nginx".to_owned(),
             format!("-A f2b-nginx -s {EDGE4} -j REJECT --reject-with icmp-port-unreachable"),

@@ -6,8 +6,10 @@ mod routes;
 mod servers;
 mod tools;
 
+use std::collections::BTreeSet;
+
 use super::Context;
-use crate::report::{CulpritReport, Finding, Finds, ReachVerdict, Room};
+use crate::report::{CaughtReport, CulpritReport, Finding, Finds, ReachVerdict, Room};
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let mut found = reach(cx);
@@ -39,7 +41,9 @@ fn reach(cx: &Context<'_>) -> Vec<Finding> {
     let asked = reach.questions.iter().map(|q| format!("{} port {}: {}", q.to, q.port, q.verdict.as_str()));
     let asked = asked.collect::<Vec<_>>().join(", ");
     let mut found: Vec<Finding> = reach.culprits.iter().map(culprit).collect();
-    for gap in &reach.gaps {
+    // What a gap makes unknown has been said of it as a culprit.
+    let said = |gap: &&String| reach.culprits.iter().any(|c| c.detail.as_ref() == Some(*gap));
+    for gap in reach.gaps.iter().filter(|gap| !said(gap)) {
         found.push(finding("firewall.gap", Finds::Skipped, gap.clone()).seen(SOURCE, asked.clone()));
     }
     if found.is_empty() && reach.verdict == ReachVerdict::Accepted {
@@ -51,50 +55,87 @@ fn reach(cx: &Context<'_>) -> Vec<Finding> {
 
 fn culprit(c: &CulpritReport) -> Finding {
     let name = c.name.as_deref().unwrap_or("something that is no rule");
-    let ports: Vec<&str> = c.catches.iter().flat_map(|c| &c.ports).map(String::as_str).collect();
-    let whole = c.catches.iter().any(|c| c.all);
-    let ranges = c.catches.iter().flat_map(|c| &c.ranges);
-    let whom = if whole {
-        "all of Cloudflare".to_owned()
-    } else {
-        let all: Vec<&str> = ranges.map(String::as_str).collect();
-        match all.as_slice() {
-            [] => "parts of Cloudflare".to_owned(),
-            few if few.len() <= 3 => few.join(", "),
-            [first, rest @ ..] => format!("{first} and {} more ranges of Cloudflare", rest.len()),
-        }
-    };
-    let mut ports: Vec<&str> = ports.iter().map(|p| p.trim_end_matches("/tcp")).collect();
-    ports.sort_unstable();
+    let whom = whom(&c.catches);
+    let mut ports: Vec<&str> =
+        c.catches.iter().flat_map(|c| &c.ports).map(|port| port.trim_end_matches("/tcp")).collect();
+    ports.sort_unstable_by_key(|port| (port.parse::<u16>().ok(), *port));
     ports.dedup();
     let on = format!("on port{} {}", if ports.len() == 1 { "" } else { "s" }, ports.join(" and "));
     let does = match c.effect {
-        "drop" => "drops",
-        "reject" => "rejects",
-        "rate" => "limits",
-        _ => "does something that isn't understood to",
+        "drop" => "drop",
+        "reject" => "reject",
+        "rate" => "limit",
+        _ => "do something that isn't understood to",
+    };
+    // `ufw drops`, `the administrator's own nftables rules drop`
+    let does = match (does, name.contains(" rules")) {
+        (does, true) => does.to_owned(),
+        (does, false) => does.split_once(' ').map_or_else(|| format!("{does}s"), |(_, rest)| format!("does {rest}")),
     };
     let (id, verdict) = match c.verdict {
         ReachVerdict::Refused => ("firewall.refused", Finds::Cause),
         ReachVerdict::Throttled => ("firewall.throttled", Finds::Warning),
         ReachVerdict::Unknown | ReachVerdict::Accepted => ("firewall.unknown", Finds::Skipped),
     };
-    let detail = c.detail.as_ref().map(|d| format!(" ({d})")).unwrap_or_default();
-    let mut found = finding(id, verdict, format!("{name} {does} {whom} {on}{detail}"));
+    let detail = match &c.detail {
+        Some(with) if c.effect == "reject" => format!(" with {with}"),
+        Some(detail) => format!(" ({detail})"),
+        None => String::new(),
+    };
+    let text = match (&c.detail, &c.name) {
+        // Not a rule, but a gap in what can be read.
+        (Some(why), None) if verdict == Finds::Skipped => {
+            format!("whether {whom} gets through {on} can't be told: {why}")
+        }
+        _ => format!("{name} {does} {whom} {on}{detail}"),
+    };
+    let mut found = finding(id, verdict, text);
     if let Some(error) = c.cloudflare_error {
         found = found.gives(&[error]);
     }
     if let Some(place) = &c.place {
         let source = match place.language {
             "nftables" => format!("nft list chain {} {} {}", place.family, place.table, place.chain),
-            _ => format!("table {}, chain {}", place.table, place.chain),
+            language => {
+                let program = match place.family.as_str() {
+                    "ip6" => language.replacen("iptables", "ip6tables", 1),
+                    _ => language.to_owned(),
+                };
+                format!("{program} -t {} -S {}", place.table, place.chain)
+            }
         };
-        found = found.seen(source, place.text.clone().unwrap_or_else(|| "the chain's policy".to_owned()));
+        found = found.seen(source, place.text.clone().unwrap_or_else(|| format!("policy {}", c.effect)));
     }
     match c.mend.first() {
+        Some(command) if command.contains(" unbanip ") || command.contains("decisions delete") => {
+            found.mend_by("lift the ban; `edgeallow sync` also keeps it from coming back", command.clone())
+        }
         Some(command) => found.mend_by("let Cloudflare's ranges through", command.clone()),
         None => found,
     }
+}
+
+/// Whom a rule catches: `all of Cloudflare`, `173.245.48.0/20 and 13 more ranges of Cloudflare`.
+fn whom<'a>(catches: &'a [CaughtReport]) -> String {
+    if !catches.is_empty() && catches.iter().all(|c| c.all) {
+        return "all of Cloudflare".to_owned();
+    }
+    // What is asked about an address are the ranges of its family.
+    let whole = |v6: bool| catches.iter().any(|c| c.all && c.to.iter().any(|to| to.contains(':') == v6));
+    let one = |range: &'a str| range.strip_suffix("/32").or_else(|| range.strip_suffix("/128")).unwrap_or(range);
+    let ranges: BTreeSet<&str> = catches.iter().flat_map(|c| &c.ranges).map(|range| one(range)).collect();
+    let mut whom: Vec<String> = Vec::new();
+    for (v6, family) in [(false, "IPv4"), (true, "IPv6")] {
+        let mut some = ranges.iter().filter(|range| range.contains(':') == v6);
+        match (whole(v6), some.next(), some.count()) {
+            (true, ..) => whom.push(format!("all of Cloudflare's {family} ranges")),
+            (false, None, _) => {}
+            (false, Some(one), 0) => whom.push(format!("Cloudflare's {one}")),
+            (false, Some(one), 1) => whom.push(format!("Cloudflare's {one} and one more range")),
+            (false, Some(one), more) => whom.push(format!("Cloudflare's {one} and {more} more ranges")),
+        }
+    }
+    if whom.is_empty() { "parts of Cloudflare".to_owned() } else { whom.join(" and ") }
 }
 
 /// How old the list is.

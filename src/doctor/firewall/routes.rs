@@ -48,7 +48,8 @@ fn swallowed(routes: &[Route], edge: &[IpNet]) -> Vec<Finding> {
                 .seen(if v4 { "ip route" } else { "ip -6 route" }, shown(route))
                 .gives(&[522, 523])
                 .mend_by(
-                    "take the route away where it is made (a VPN, a static route), or make it narrower; until then",
+                    "take the route away where it is made (a VPN, a static route), or make it narrower; until it is made again, this \
+                     takes it away",
                     format!("ip {}route delete {}", if v4 { "" } else { "-6 " }, shown(route)),
                 ),
         );

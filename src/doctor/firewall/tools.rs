@@ -55,17 +55,18 @@ fn backend(b: &BackendReport, applied: bool, caught: bool) -> Vec<Finding> {
                 );
             }
             let n = b.changes.len();
-            let text = format!(
-                "{} does not hold what edgeallow would make it hold: {n} change{} to make",
-                b.name,
-                if n == 1 { "" } else { "s" }
-            );
+            let changes = format!("{n} change{}", if n == 1 { "" } else { "s" });
+            let text = if applied {
+                format!("{} has lost something that edgeallow put there: {changes} to make", b.name)
+            } else {
+                format!("edgeallow has not been run for {} yet: it would make {changes}", b.name)
+            };
             // Where edgeallow was never run, nothing has drifted.
             let verdict = if applied { Finds::Warning } else { Finds::Note };
             found.push(
                 finding("firewall.drift", verdict, text)
                     .seen("edgeallow status", b.changes.first().map(|c| c.why.clone()).unwrap_or_default())
-                    .mend_by("put it right", format!("edgeallow sync --backend {}", b.name)),
+                    .mend_by("let edgeallow put it right", format!("edgeallow sync --backend {}", b.name)),
             );
         }
         BackendState::Unusable | BackendState::Failed => {

@@ -79,7 +79,7 @@ fn symptom(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> Option<
     }
     if let Some(rest) = counts.len().checked_sub(SHOWN).filter(|n| *n > 0) {
         let last = counts[SHOWN].1;
-        found = found.seen(last.file.to_string(), format!("and {rest} more pairs of address and rule"));
+        found = found.seen(last.file.to_string(), format!("and {rest} more like these"));
     }
     Some(match meaning.command {
         Some(command) => found.mend_by(meaning.mend, command),
@@ -179,7 +179,7 @@ fn unread(seen: &Seen) -> Vec<Finding> {
         .iter()
         .take(SHOWN)
         .map(|(path, why)| {
-            finding("logs.unread", Finds::Skipped, format!("a log was not read, or not wholly: {why}")).seen(path, why)
+            finding("logs.unread", Finds::Skipped, format!("a log was not read, or not wholly: {why}")).seen(path, "")
         })
         .collect();
     if let Some(rest) = seen.unread.len().checked_sub(SHOWN).filter(|n| *n > 0) {

@@ -196,7 +196,7 @@ impl Kind {
                 "a server ran out of open files",
                 "time",
                 &[520, 521, 522],
-                "let it open more: LimitNOFILE of its unit, worker_rlimit_nofile of nginx, fs.file-max of the system",
+                "let it open more files: LimitNOFILE of its unit, worker_rlimit_nofile of nginx, fs.file-max of the system",
                 None,
             ),
             Self::Connections => (

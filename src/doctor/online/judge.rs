@@ -49,7 +49,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
     }
     if seen.ports.iter().all(|p| p.doors.is_empty()) {
         let text = "this machine has no address that others could connect to";
-        found.push(finding("online.no-address", Finds::Skipped, text).mend("name the origin's with --origin"));
+        found.push(finding("online.no-address", Finds::Skipped, text).mend("name the origin's address with --origin"));
         return found;
     }
     found.extend(lacking(seen));
@@ -147,7 +147,7 @@ fn loopback_only(on: &[&Port], verdict: Finds) -> Finding {
     let server = sockets.iter().flat_map(|s| &s.programs).find_map(|p| servers::by_process(p));
     match server {
         Some(server) => found.mend_by(
-            format!("let {} listen on every address instead, and reload it; this shows where it is told", server.name),
+            format!("let {} listen on every address instead, and reload it; this shows where that is set", server.name),
             server.find_listen,
         ),
         None => found.mend("let it listen on every address (0.0.0.0 and [::]) instead"),
@@ -166,7 +166,7 @@ fn nothing_listens(seen: &Seen, on: &[&Port], verdict: Finds) -> Finding {
     if let Some(Installed { server, .. }) = seen.servers.iter().find(|s| s.runs) {
         let with = if numbers.iter().any(|p| TLS_PORTS.contains(p)) { ", with a certificate for TLS" } else { "" };
         return found(format!(", though {} runs", server.name)).mend_by(
-            format!("let {} listen there too{with}; this shows where it is told", server.name),
+            format!("let {} listen there too{with}; this shows where that is set", server.name),
             server.find_listen,
         );
     }

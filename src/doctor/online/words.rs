@@ -81,6 +81,15 @@ pub(super) fn curl(visit: &Visit) -> String {
     format!("curl -si -H 'Host: {}'{visitor} http://{door}/", visit.host)
 }
 
+/// Where a redirect leads, without what may be secret: name and password, question, fragment.
+fn told(location: &str) -> String {
+    let place = location.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = place.split_once("//") else { return place.to_owned() };
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}//{host}{path}")
+}
+
 /// What a visit came to, in short.
 pub(super) fn came_to(visit: &Visit) -> String {
     if visit.loops {
@@ -88,8 +97,7 @@ pub(super) fn came_to(visit: &Visit) -> String {
     }
     match &visit.outcome {
         Outcome::Answered(answer) => {
-            let to = answer.location.as_deref().map(|l| l.split(['?', '#']).next().unwrap_or_default());
-            let to = to.map(|l| format!(" to {l}")).unwrap_or_default();
+            let to = answer.location.as_deref().map(|l| format!(" to {}", told(l))).unwrap_or_default();
             let cut = if answer.rest == Rest::Broken { ", and the connection ends before the answer does" } else { "" };
             format!("{}{to} after {} ms{cut}", answer.status, visit.slowest.as_millis())
         }
@@ -101,5 +109,22 @@ pub(super) fn came_to(visit: &Visit) -> String {
         Outcome::Oversized => "the head of the answer is longer than 128 KB".to_owned(),
         Outcome::Stalled => format!("no answer within {} s", PATIENCE.as_secs()),
         Outcome::Failed(why) => why.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_redirect_leads_is_told_without_what_may_be_secret() {
+        for (location, shown) in [
+            ("https://shop.example/a?sid=1#x", "https://shop.example/a"),
+            ("https://user:word@shop.example", "https://shop.example"),
+            ("//user:w@rd@shop.example:8443/a@b", "//shop.example:8443/a@b"),
+            ("/login?next=/a", "/login"),
+        ] {
+            assert_eq!(told(location), shown);
+        }
     }
 }

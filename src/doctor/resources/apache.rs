@@ -140,13 +140,13 @@ pub(super) fn judge(busy: u64, waiting: u64, limits: &Limits, serves: bool) -> F
     let file =
         limits.set.place.as_ref().map_or("the file of its MPM".to_owned(), |(file, _)| file.display().to_string());
     let servers = match limits.mpm {
-        _ if wanted <= limits.ceiling => "reload Apache".to_owned(),
+        _ if wanted <= limits.ceiling => "and reload Apache".to_owned(),
         Mpm::Threads => format!(
-            "`ServerLimit` to {wanted} divided by `ThreadsPerChild` at least, and restart Apache (a reload does not \
+            "set `ServerLimit` to {wanted} divided by `ThreadsPerChild` at least, and restart Apache (a reload does not \
              change `ServerLimit`)"
         ),
         Mpm::Processes => {
-            format!("`ServerLimit {wanted}`, and restart Apache (a reload does not change `ServerLimit`)")
+            format!("set `ServerLimit {wanted}`, and restart Apache (a reload does not change `ServerLimit`)")
         }
     };
     f.gives(&[522, 524]).mend(format!(

@@ -131,7 +131,8 @@ pub(super) fn judge(g: &Gauges) -> Vec<Finding> {
     found.extend(g.files.map(files));
     found.extend(g.tracked.map(tracked));
     found.extend(g.orphans.map(|o| {
-        let text = format!("{o} TCP connections that no program holds any more");
+        let text =
+            format!("the kernel holds {} TCP connections that no program has any more, of {} at most", o.used, o.limit);
         let near = o.is_near();
         let f = finding("resources.orphans", if near { Finds::Warning } else { Finds::Ok }, text);
         let f = f.seen(format!("{SOCKETS}, {ORPHANS_MOST}"), format!("orphan {}, at most {}", o.used, o.limit));
@@ -143,10 +144,14 @@ pub(super) fn judge(g: &Gauges) -> Vec<Finding> {
         }
     }));
     found.extend(g.tcp_pages.filter(|pages| pages.is_near()).map(|pages| {
-        let f = finding("resources.tcp-memory", Finds::Warning, format!("TCP uses {pages} pages of memory it may use"));
+        let f = finding(
+            "resources.tcp-memory",
+            Finds::Warning,
+            format!("TCP uses {} of the {} pages of memory that it may use", pages.used, pages.limit),
+        );
         f.seen(format!("{SOCKETS}, {TCP_MEMORY}"), format!("mem {}, at most {}", pages.used, pages.limit))
             .gives(&[520, 522])
-            .mend("find who holds so much unread data (`ss -tmn`), or raise net.ipv4.tcp_mem")
+            .mend("find out who holds so much unread data (`ss -tmn`), or raise net.ipv4.tcp_mem")
     }));
     found
 }
@@ -196,10 +201,15 @@ fn files(g: Gauge) -> Finding {
         let text = format!("the machine has as many files open as it may: {g}; nobody but root can open one more");
         finding("resources.file-max-full", Finds::Cause, text).gives(&[520, 522])
     } else {
-        finding("resources.file-max", Finds::Warning, format!("the machine has {g} files open that it may have"))
-            .gives(&[520, 522])
+        finding(
+            "resources.file-max",
+            Finds::Warning,
+            format!("the machine has {} files open and may have {}", g.used, g.limit),
+        )
+        .gives(&[520, 522])
     };
-    let text = "allow more; to keep that, write it to a file in /etc/sysctl.d; find who holds so many";
+    let text =
+        "allow more, and find out who holds so many; to keep it over a boot, write it to a file in /etc/sysctl.d";
     f.seen(FILES, shows).mend_by(text, sysctl("fs.file-max", g.limit))
 }
 
@@ -216,7 +226,7 @@ fn tracked(g: Gauge) -> Finding {
     } else {
         finding("resources.conntrack", Finds::Warning, format!("connection tracking is nearly full: {g} entries"))
     };
-    let text = "let the kernel track more connections; to keep that, write it to a file in /etc/sysctl.d";
+    let text = "let the kernel track more connections; to keep it over a boot, write it to a file in /etc/sysctl.d";
     f.seen(source, shows).gives(&[522]).mend_by(text, sysctl("net.netfilter.nf_conntrack_max", g.limit))
 }
 

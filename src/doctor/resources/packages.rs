@@ -25,7 +25,7 @@ pub(super) fn look(host: &dyn Look) -> Finding {
         let skipped = |text: &str| finding(ID, Finds::Skipped, text);
         return if host.program("dnf").is_some() {
             skipped("whether packages are outdated was not looked at: dnf writes even when it only looks")
-                .mend_by("ask it", "dnf check-update openssl openssl-libs nginx httpd")
+                .mend_by("ask dnf", "dnf check-update openssl openssl-libs nginx httpd")
         } else {
             skipped("whether packages are outdated can't be told: this package manager is not known")
         };
@@ -36,7 +36,7 @@ pub(super) fn look(host: &dyn Look) -> Finding {
             Finds::Skipped,
             "whether packages are outdated can't be told: apt has no lists of packages",
         )
-        .mend_by("fetch them", "apt-get update");
+        .mend_by("fetch the lists", "apt-get update");
     }
     let question = ["apt-cache", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", "--"];
     match host.run(&[&question[..], &PACKAGES].concat(), PATIENCE) {

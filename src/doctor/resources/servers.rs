@@ -250,7 +250,7 @@ fn files(server: &Server, nginx: Option<&nginx::Limits>, serves: bool) -> Findin
     let full: Vec<&Process> = workers.iter().copied().filter(|p| gauge(p).is_full()).collect();
     let (id, verdict, text) = if full.len() == workers.len() && serves {
         let text = format!(
-            "{name} has as many files open as it may: {} in each of {processes}; it can accept no connection more",
+            "{name} has as many files open as it may: {} in each of {processes}; it can't accept another connection",
             most.limit
         );
         ("resources.open-files-full", Finds::Cause, text)
@@ -260,7 +260,11 @@ fn files(server: &Server, nginx: Option<&nginx::Limits>, serves: bool) -> Findin
     } else if worst.file_limit.is_none() {
         (ID, Finds::Ok, format!("{name} has {} files open and no limit", most.used))
     } else {
-        (ID, Finds::Ok, format!("{name} has {most} files open that it may have, in the busiest of {processes}"))
+        (
+            ID,
+            Finds::Ok,
+            format!("{name} has {} files open and may have {}, in the busiest of {processes}", most.used, most.limit),
+        )
     };
     let pid = worst.pid;
     let shows = format!("{} open, at most {}", most.used, most.limit);

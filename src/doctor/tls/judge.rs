@@ -345,13 +345,13 @@ fn judge_certificate(place: &Place, certificate: &Certificate, usage: Use, now: 
         found.push(mended(soon, &Fault::Expired(certificate.not_after), certificate, usage));
     } else {
         let text =
-            format!("the certificate shown {site}on port {port} is of {}, good until {until}", certificate.issuer);
+            format!("the certificate shown {site}on port {port} comes from {}, good until {until}", certificate.issuer);
         found.push(seen(finding("tls.certificate", Finds::Ok, text)));
     }
     match &certificate.trust {
         Trust::OriginCa => {
             let text = format!(
-                "the certificate on port {port} is of Cloudflare's Origin CA, by its issuer's name: good for Full \
+                "the certificate on port {port} comes from Cloudflare's Origin CA, by its issuer's name: good for Full \
                  (strict), and trusted by nobody but Cloudflare, so visitors who come past it are warned"
             );
             found.insert(0, seen(finding("tls.origin-ca", Finds::Note, text)));
@@ -374,7 +374,7 @@ fn said(fault: &Fault, certificate: &Certificate, host: Option<&str>) -> String 
             format!("is not for {} but for {}", host.unwrap_or("this name"), certificate.names_told())
         }
         Fault::SelfSigned => "is self-signed".to_owned(),
-        Fault::UnknownIssuer => format!("is of an authority that nobody knows, {}", certificate.issuer),
+        Fault::UnknownIssuer => format!("comes from an authority that nobody knows, {}", certificate.issuer),
         Fault::Incomplete => format!("comes without that of its authority, {}", certificate.issuer),
         Fault::Bad(why) => format!("can't be trusted: {why}"),
     }
