@@ -6,6 +6,8 @@ mod routes;
 mod servers;
 mod tools;
 
+pub(super) use tools::blame_evasive;
+
 use super::Context;
 use crate::report::{CulpritReport, Finding, Finds, ReachVerdict, Room};
 
