@@ -122,11 +122,10 @@ fn judge_pulls(wanted: Option<(Wants, &Directive)>, directives: &[Directive]) ->
     };
     let seen = |f: Finding| f.seen(at.place(), at.words.join(" "));
     match wants {
-        Wants::Own => seen(Finding::new(
-            Room::Beyond,
+        Wants::Own => seen(note(
             "beyond.origin-pulls",
-            Finds::Ok,
-            "a client certificate of an authority of your own is required: other customers of Cloudflare don't get in",
+            "a client certificate of an authority of your own is required: other customers of Cloudflare don't get in, and \
+             your zone does if you uploaded one at Cloudflare, see TLS",
         )),
         Wants::Some => seen(note(
             "beyond.origin-pulls",

@@ -173,6 +173,7 @@ impl Session<'_> {
         let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
         findings.sort_by_key(|f| f.room);
         online::give_way(&mut findings);
+        firewall::blame_evasive(&mut findings);
         Ok(DoctorReport {
             conclusion: conclude::conclude(&findings, (!self.host.may_administer()).then(|| ask.as_root())),
             mode: ask.mode.as_str(),

@@ -249,7 +249,11 @@ struct Tapped<'a, S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Tapped<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let polled = match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            // Over TLS, an end without a goodbye (`close_notify`) is an end to those who ask, Cloudflare among them.
+            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            polled => polled,
+        };
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         let room = FIRST - first.len();
         first.extend(buf.filled().iter().skip(before).take(room));

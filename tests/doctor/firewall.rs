@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::{doctor, expect_cause, expect_healthy, ids, site};
 use crate::{
-    above::fail2ban,
+    above::{fail2ban, mod_evasive},
     conformance::ufw::enable,
-    lab::{EDGE4, EDGE6, Lab, Reach},
+    lab::{EDGE4, EDGE6, Lab, Reach, STRANGER4},
 };
 
 fn healthy() -> Lab {
@@ -138,4 +138,32 @@ fn a_route_that_swallows_a_range_is_the_cause() {
     expect_cause(&report, "firewall.route", 523);
     words(&lab, &[report["conclusion"]["next"].as_str().unwrap_or_default()]);
     assert_eq!(lab.connect(EDGE4, 8443), Reach::Accepted);
+}
+
+#[test]
+fn a_real_mod_evasive_that_has_blocked_cloudflare_is_the_cause_until_the_ranges_are_on_its_white_list() {
+    let lab = Lab::new();
+    mod_evasive::install(&lab);
+    lab.run(["apachectl", "start"]);
+    let doctor = || doctor(&lab, &["--port", "8080"]);
+    expect_healthy(&doctor());
+    assert!(mod_evasive::refused(&lab, STRANGER4) > 0);
+    expect_healthy(&doctor());
+    assert!(mod_evasive::refused(&lab, EDGE4) > 0);
+    let report = doctor();
+    assert_eq!(ids(&report, "cause"), ["firewall.mod-evasive"], "{report:#}");
+    assert_eq!(ids(&report, "warning"), Vec::<&str>::new(), "{report:#}");
+    let all = report["findings"].as_array().unwrap();
+    let cause = all.iter().find(|f| f["id"] == "firewall.mod-evasive").unwrap();
+    assert_eq!(cause["cloudflare_errors"], serde_json::json!([]), "visitors see Apache's own page: {cause:#}");
+    let shown = cause["evidence"].to_string();
+    assert!(shown.contains(&format!("{EDGE4}, answered 403")) && !shown.contains(STRANGER4), "{cause:#}");
+    let command = report["conclusion"]["next"].as_str().unwrap();
+    assert_eq!(command, "edgeallow sync --backend mod_evasive");
+    lab.edgeallow(["sync", "--offline", "--backend", "mod_evasive"]).expect_ok();
+    assert_eq!(mod_evasive::refused(&lab, EDGE4), 0);
+    // What was logged before is a note.
+    let report = doctor();
+    expect_healthy(&report);
+    assert!(ids(&report, "note").contains(&"logs.mod-evasive"), "{report:#}");
 }

@@ -249,6 +249,109 @@ fn what_is_no_http_is_the_cause() {
     expect_cause(&doctor(&lab, &["--mode", "flexible"]), "online.head-too-long", 520);
 }
 
+/// nginx that serves plain HTTP well, and over TLS does this.
+fn over_tls(lab: &Lab, more: &str) {
+    let plain: String =
+        site::nginx_site("").lines().filter(|l| !l.contains("443 ssl")).map(|l| format!("{l}\n")).collect();
+    let tls: String = site::nginx_site(more)
+        .lines()
+        .filter(|l| !(l.ends_with("80;") && l.contains("listen")))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    site::nginx(lab, &(plain + &tls));
+}
+
+#[test]
+fn what_goes_wrong_over_tls_only_is_the_cause_unless_cloudflare_goes_there_by_plain_http() {
+    let nobody_accepts = |lab: &Lab| lab.inside(|| TcpListener::bind("127.0.0.1:9000").expect("listen"));
+    for (more, id, error) in [
+        ("location / { proxy_pass http://127.0.0.1:9000; }", "online.stalls", Some(524)),
+        ("return 444;", "online.empty", Some(520)),
+        ("location = / { return 302 /de?t=secret; }\nlocation /de { return 302 /; }", "online.redirect-loop", None),
+        ("return 301 https://$host$request_uri;", "online.redirect-loop", None),
+    ] {
+        let lab = lab();
+        let _hangs = nobody_accepts(&lab);
+        over_tls(&lab, more);
+        for mode in ["strict", "unknown"] {
+            let report = doctor(&lab, &[NAME, "--mode", mode]);
+            assert_eq!(ids(&report, "cause"), [id], "{more} {mode}: {report:#}");
+            let cause = finding(&report, id);
+            let errors: Vec<u64> =
+                cause["cloudflare_errors"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+            assert_eq!(errors, Vec::from_iter(error), "{cause:#}");
+            let asked = cause["evidence"][0]["source"].as_str().unwrap();
+            assert_eq!(asked, format!("curl -sik --connect-to '::{SERVER4}:443' https://{NAME}/"));
+            assert!(!report.to_string().contains("secret"), "{report:#}");
+            assert_eq!(ids(&report, "warning"), Vec::<&str>::new(), "{report:#}");
+        }
+        expect_healthy(&doctor(&lab, &[NAME, "--mode", "flexible"]));
+    }
+}
+
+#[test]
+fn a_redirect_from_https_to_http_and_back_is_a_loop_and_one_way_is_none() {
+    let lab = lab();
+    over_tls(&lab, "return 301 http://$host$request_uri;");
+    expect_healthy(&doctor(&lab, &[NAME, "--mode", "full"]));
+    let lab = self::lab();
+    let there = "if ($scheme = https) { return 302 http://$host$request_uri; }\nreturn 301 https://$host$request_uri;";
+    site::nginx(&lab, &site::nginx_site(there));
+    let report = doctor(&lab, &[NAME, "--mode", "full"]);
+    assert_eq!(ids(&report, "cause"), ["online.redirect-loop"], "{report:#}");
+    let cause = finding(&report, "online.redirect-loop");
+    assert!(text(cause).contains("from https:// to http:// and back"), "{cause:#}");
+    let trail = "https://shop.example/ → http://shop.example/ → https://shop.example/";
+    assert_eq!(cause["evidence"][0]["shows"], trail);
+}
+
+#[test]
+fn what_goes_wrong_at_both_ports_is_named_once() {
+    let lab = lab();
+    let _hangs = lab.inside(|| TcpListener::bind("127.0.0.1:9000").expect("listen"));
+    site::nginx(&lab, &site::nginx_site("location / { proxy_pass http://127.0.0.1:9000; }"));
+    for mode in ["full", "unknown"] {
+        let report = doctor(&lab, &[NAME, "--mode", mode]);
+        let cause = expect_cause(&report, "online.stalls", 524);
+        assert!(text(cause).contains("on ports 80 and 443"), "{cause:#}");
+        let stalls = report["findings"].as_array().unwrap().iter().filter(|f| f["id"] == "online.stalls");
+        assert_eq!(stalls.count(), 1, "{report:#}");
+    }
+}
+
+#[test]
+fn a_server_that_does_not_even_say_hello_over_tls_is_the_cause() {
+    let lab = lab();
+    let plain = site::nginx_site("").lines().filter(|l| !l.contains("443 ssl")).collect::<Vec<_>>().join("\n");
+    site::nginx(&lab, &plain);
+    let _hangs = lab.inside(|| TcpListener::bind("[::]:443").expect("listen"));
+    for args in [&[NAME, "--mode", "full"][..], &[NAME], &["--mode", "strict"]] {
+        let report = doctor(&lab, args);
+        let cause = expect_cause(&report, "online.stalls", 525);
+        assert!(text(cause).contains("on port 443 and then says nothing"), "{cause:#}");
+        assert_eq!(ids(&report, "warning"), Vec::<&str>::new(), "{report:#}");
+    }
+    expect_healthy(&doctor(&lab, &[NAME, "--mode", "flexible"]));
+}
+
+#[test]
+fn who_names_no_site_is_not_told_of_what_a_server_keeps_from_such() {
+    let lab = lab();
+    over_tls(&lab, "return 444;");
+    let report = doctor(&lab, &["--mode", "full"]);
+    expect_healthy(&report);
+    assert_eq!(finding(&report, "online.empty")["verdict"], "skipped");
+}
+
+#[test]
+fn an_end_without_a_goodbye_is_an_end() {
+    let lab = lab();
+    let _caddy = site::Caddy::rude(&lab);
+    let report = doctor(&lab, &[NAME, "--mode", "strict", "--port", "443"]);
+    expect_healthy(&report);
+    assert!(text(finding(&report, "online.answers")).contains("port 443"), "{report:#}");
+}
+
 #[test]
 fn an_applications_own_error_is_a_warning() {
     let lab = lab();
@@ -259,7 +362,12 @@ fn an_applications_own_error_is_a_warning() {
         (vec![], vec!["online.application-error"]),
         "{report:#}"
     );
-    assert!(text(finding(&report, "online.application-error")).contains("answers 503"), "{report:#}");
+    let warning = text(finding(&report, "online.application-error"));
+    assert!(warning.contains("answers 503") && warning.contains("on ports 80 and 443"), "{warning}");
+    let lab = self::lab();
+    over_tls(&lab, "return 503;");
+    let report = doctor(&lab, &[NAME, "--mode", "full"]);
+    assert_eq!(ids(&report, "warning"), ["online.application-error"], "{report:#}");
 }
 
 #[test]

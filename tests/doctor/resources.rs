@@ -12,7 +12,10 @@ use std::{
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{doctor, expect_cause, expect_healthy, ids, site::site};
+use super::{
+    doctor, expect_cause, expect_healthy, ids,
+    site::{self, site},
+};
 use crate::lab::{EDGE4, Lab, Reach, SERVER4};
 
 /// Half a request: the server waits for the rest, with a worker and a connection.
@@ -203,6 +206,25 @@ fn nginx_out_of_connections_is_the_cause() {
     lab.write_file(log, "");
     wait_until("nginx has reloaded", || doctor(&lab, &["--port", "80"])["conclusion"]["verdict"] == "ok");
     drop(clients);
+}
+
+#[test]
+fn handshakes_that_fail_for_want_of_connections_are_no_cause_of_their_own() {
+    let lab = Lab::without_listeners();
+    site::nginx_stopped(&lab, &site::nginx_site(""));
+    let main = "/etc/nginx/nginx.conf";
+    let config =
+        lab.read_file(main).replace("connections 768", "connections 20").replace("processes auto", "processes 1");
+    lab.write_file(main, config);
+    lab.run(["nginx"]);
+    let clients = RefCell::new(Vec::new());
+    wait_until("nginx is out of connections", || {
+        clients.borrow_mut().extend(fill(&lab, 80, 1, HALF));
+        lab.read_file("/var/log/nginx/error.log").contains("worker_connections are not enough")
+    });
+    let report = doctor(&lab, &[site::NAME, "--port", "443", "--mode", "full"]);
+    expect_cause(&report, "resources.nginx-connections-full", 520);
+    assert_eq!(of(&report, "tls.hangs-up")["verdict"], "skipped", "{report:#}");
 }
 
 #[test]

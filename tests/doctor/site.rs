@@ -213,6 +213,17 @@ impl Caddy {
         caddy
     }
 
+    /// The same, but what it answers over TLS ends where the connection does, and without saying so.
+    pub fn rude(lab: &Lab) -> Self {
+        certify(lab, papers());
+        let tls = Arc::new(server_side());
+        Self::with(lab, 443, move |client| {
+            let Ok(handshake) = ServerConnection::new(Arc::clone(&tls)) else { return };
+            let mut client = StreamOwned::new(handshake, client);
+            answer(&mut client, "HTTP/1.1 200 OK\r\nServer: Caddy\r\nConnection: close\r\n\r\nOpen.");
+        })
+    }
+
     /// Something else on one port, of both families.
     pub fn with(lab: &Lab, port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let mut caddy = Self { sockets: Vec::new(), threads: Vec::new() };

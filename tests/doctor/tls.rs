@@ -207,6 +207,11 @@ fn a_client_certificate_that_cloudflare_does_not_have() {
 
     let report = strict(&demanding(false, &ours));
     assert_eq!(ids(&report, "cause"), ["tls.client-certificate"], "{report:#}");
+    let all = report["findings"].as_array().expect("findings");
+    let of = |id: &str| all.iter().find(|f| f["id"] == id).unwrap_or_else(|| panic!("no {id}: {report:#}"));
+    let fix = of("tls.client-certificate")["fix"]["text"].as_str().expect("a text");
+    assert!(fix.contains("upload a certificate") && fix.contains("Cloudflare's authority instead"), "{fix}");
+    assert_eq!(of("beyond.origin-pulls")["verdict"], "note", "{report:#}");
     assert_eq!(mode(&report).0, format!("the mode to choose for {NAME} is Full (strict)"));
 }
 
@@ -220,6 +225,7 @@ fn authenticated_origin_pulls_of_cloudflares_own_are_no_fault() {
     for apache in [false, true] {
         let report = strict(&demanding(apache, &pull));
         expect_healthy(&report);
+        assert!(!ids(&report, "skipped").iter().any(|id| id.starts_with("online.")), "{report:#}");
         assert!(ids(&report, "note").contains(&"tls.origin-pull"), "{report:#}");
     }
 }

@@ -14,7 +14,7 @@ fn what_is_wanted_of_a_client_certificate_decides() {
     let site = "/etc/nginx/site.conf";
     for (words, signer, wanted, id, verdict) in [
         (&["ssl_verify_client", "on"], "cloudflare.pem", Some(Wants::Shared), "beyond.any-customer", Finds::Note),
-        (&["ssl_verify_client", "on"], "/etc/ssl/own.pem", Some(Wants::Own), "beyond.origin-pulls", Finds::Ok),
+        (&["ssl_verify_client", "on"], "/etc/ssl/own.pem", Some(Wants::Own), "beyond.origin-pulls", Finds::Note),
         (&["SSLVerifyClient", "Require"], "/etc/ssl/gone.pem", Some(Wants::Some), "beyond.origin-pulls", Finds::Note),
         (&["ssl_verify_client", "optional"], "/etc/ssl/own.pem", Some(Wants::Asks), "beyond.any-customer", Finds::Note),
         (&["ssl_verify_client", "off"], "/etc/ssl/own.pem", None, "beyond.any-customer", Finds::Note),

@@ -34,7 +34,7 @@ pub(super) fn judge(names: &[(String, Names)], here: &Here) -> (Vec<Finding>, Op
         found.extend(deaf(name, told, &whose, here));
     }
     if !proxied.is_empty() {
-        found.extend(behind(&proxied, here));
+        found.push(behind(&proxied, here));
     }
     let any = !proxied.is_empty();
     (found, (any || known).then_some(any))
@@ -159,8 +159,8 @@ fn deaf(name: &str, told: &Names, whose: &Whose, here: &Here) -> Vec<Finding> {
     found.collect()
 }
 
-/// What can't be seen of proxied names.
-fn behind(proxied: &[&str], here: &Here) -> Vec<Finding> {
+/// What can't be seen of proxied names. That nothing listens over one family is for the room `online` to say.
+fn behind(proxied: &[&str], here: &Here) -> Finding {
     let names = proxied.join(", ");
     let (inside, outside): (Vec<IpAddr>, Vec<IpAddr>) = here.origins.iter().partition(|ip| is_inside(**ip));
     let record = |ip: &IpAddr| format!("{} {ip}", if ip.is_ipv4() { "A" } else { "AAAA" });
@@ -173,23 +173,8 @@ fn behind(proxied: &[&str], here: &Here) -> Vec<Finding> {
         "the DNS doesn't tell to which address Cloudflare connects for {names}: in the zone's DNS tab it must be {must}; \
          a wrong one gives Error 523 or 522, or another machine's site"
     );
-    let mut found = vec![
-        finding("dns.origin-hidden", Finds::Note, text)
-            .seen("this machine's addresses", here.origins.iter().map(record).collect::<Vec<_>>().join(", ")),
-    ];
-    for ip in outside.iter().filter(|ip| ip.is_ipv6()) {
-        let ports = here.deaf_ports(*ip);
-        let Some(first) = ports.first() else { continue };
-        let text = format!(
-            "nothing listens at {ip} on {}, only over IPv4: if the zone's DNS has that AAAA record, Cloudflare is refused \
-             there, and visitors see Error 521",
-            on_ports(&ports)
-        );
-        found.push(finding("dns.aaaa-origin", Finds::Note, text).seen(unheard(*first), "nothing").mend(format!(
-            "let the web server listen over IPv6 too (nginx: `listen [::]:{first};`), or have no AAAA record"
-        )));
-    }
-    found
+    finding("dns.origin-hidden", Finds::Note, text)
+        .seen("this machine's addresses", here.origins.iter().map(record).collect::<Vec<_>>().join(", "))
 }
 
 /// Addresses that no visitor is ever sent to (IANA's special-purpose registries: private, loopback, link-local, shared).

@@ -8,6 +8,8 @@ mod tools;
 
 use std::collections::BTreeSet;
 
+pub(super) use tools::blame_evasive;
+
 use super::Context;
 use crate::report::{CaughtReport, CulpritReport, Finding, Finds, ReachVerdict, Room};
 

@@ -29,6 +29,23 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     found
 }
 
+/// The finding about mod_evasive's white list, and that of the logs about whom it has blocked.
+const EVASIVE: (&str, &str) = ("firewall.mod-evasive", "logs.mod-evasive");
+
+/// What mod_evasive has blocked since the time that was asked about, it blocks again as long as its white list lacks
+/// Cloudflare: then that is a cause. A note of the logs is about this machine's own mod_evasive; where they warn, it isn't.
+pub(in crate::doctor) fn blame_evasive(findings: &mut [Finding]) {
+    let blocked = |f: &&Finding| f.id == EVASIVE.1 && f.verdict == Finds::Note;
+    let Some(logged) = findings.iter().find(blocked).map(|f| f.evidence.clone()) else { return };
+    for lacking in findings.iter_mut().filter(|f| f.id == EVASIVE.0) {
+        lacking.verdict = Finds::Cause;
+        "mod_evasive has blocked addresses of Cloudflare, and its white list doesn't hold Cloudflare's ranges: whoever \
+         comes by way of a blocked one sees 403 Forbidden"
+            .clone_into(&mut lacking.text);
+        lacking.evidence.extend(logged.iter().cloned());
+    }
+}
+
 /// Whether packets are turned away by rules of this tool: then that is the finding.
 fn is_caught_by(cx: &Context<'_>, tool: &str) -> bool {
     let culprits = cx.reach.as_ref().map(|reach| reach.culprits.as_slice()).unwrap_or_default();
@@ -63,8 +80,9 @@ fn backend(b: &BackendReport, applied: bool, caught: bool) -> Vec<Finding> {
             };
             // Where edgeallow was never run, nothing has drifted.
             let verdict = if applied { Finds::Warning } else { Finds::Note };
+            let id = if b.name == "mod_evasive" { EVASIVE.0 } else { "firewall.drift" };
             found.push(
-                finding("firewall.drift", verdict, text)
+                finding(id, verdict, text)
                     .seen("edgeallow status", b.changes.first().map(|c| c.why.clone()).unwrap_or_default())
                     .mend_by("let edgeallow put it right", format!("edgeallow sync --backend {}", b.name)),
             );
@@ -158,6 +176,21 @@ fn net_words(net: &ipnet::IpNet) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_white_list_that_lacks_cloudflare_is_a_cause_once_this_machine_has_blocked_it() {
+        let mut found = vec![finding(EVASIVE.0, Finds::Note, "2 changes").seen("edgeallow status", "")];
+        blame_evasive(&mut found);
+        assert_eq!(found[0].verdict, Finds::Note);
+        let logged = |verdict| Finding::new(crate::report::Room::Logs, EVASIVE.1, verdict, "").seen("error.log", "403");
+        found.push(logged(Finds::Warning));
+        blame_evasive(&mut found);
+        assert_eq!(found[0].verdict, Finds::Note, "the log of another machine");
+        found[1] = logged(Finds::Note);
+        blame_evasive(&mut found);
+        assert_eq!((found[0].verdict, found[1].verdict), (Finds::Cause, Finds::Note));
+        assert_eq!(found[0].evidence[1].source, "error.log");
+    }
 
     #[test]
     fn crowdsecs_decisions_about_cloudflare_are_told_with_what_lifts_them() {

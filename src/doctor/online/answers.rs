@@ -1,6 +1,6 @@
 //! What answers come to.
 //!
-//! Belongs here: one port that is listened on, and its visits. Does not: whether anything listens (`judge`).
+//! Belongs here: ports that are listened on, and their visits. Does not: whether anything listens (`judge`).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{
     judge::{finding, lack},
     servers,
     visit::{PATIENCE, Visit},
-    words::{came_to, curl, list, socket, ss, who},
+    words::{came_to, curl, list, ports, socket, ss, who},
 };
 use crate::{
     doctor::Mode,
@@ -33,42 +33,59 @@ struct Problem {
     logged: bool,
 }
 
-pub(super) fn judge(seen: &Seen, port: &Port) -> Vec<Finding> {
-    // Alike are those of one kind about one site: at several addresses it is the same program.
-    let mut wrong: Vec<(Finding, &str)> = Vec::new();
-    let mut well: Vec<&Visit> = Vec::new();
-    let visits = port.doors.iter().flat_map(|d| d.visits.iter().map(move |v| (d, v)));
-    for (door, visit) in visits {
-        let Some(problem) = problem(seen, port, door, visit) else {
-            well.push(visit);
-            continue;
-        };
-        let same = wrong.iter().position(|(f, host)| f.id == problem.id && (!seen.named || *host == visit.host));
-        let at = same.unwrap_or_else(|| {
-            wrong.push((told(port, &problem), &visit.host));
-            wrong.len() - 1
-        });
-        if let Some((found, _)) = wrong.get_mut(at)
-            && found.evidence.len() < SHOWN
-        {
-            *found = found.clone().seen(curl(visit), came_to(visit));
+/// A visit that came to no good, and where.
+type Place<'a> = (&'a Port, &'a Door, &'a Visit);
+
+pub(super) fn judge(seen: &Seen, ports: &[&Port]) -> Vec<Finding> {
+    // Alike are those of one kind about one site: at several addresses and ports it is the same program.
+    let mut wrong: Vec<(&'static str, String, Vec<Place<'_>>)> = Vec::new();
+    let mut found = Vec::new();
+    for &port in ports {
+        let mut well: Vec<&Visit> = Vec::new();
+        for (door, visit) in port.doors.iter().flat_map(|d| d.visits.iter().map(move |v| (d, v))) {
+            let place = (port, door, visit);
+            let Some(problem) = problem(seen, place, "") else {
+                well.push(visit);
+                continue;
+            };
+            let who = who(port);
+            let same = wrong.iter_mut().find(|(id, by, places)| {
+                let host = places.first().map(|(.., v)| &v.host);
+                *id == problem.id && *by == who && (!seen.named || host == Some(&visit.host))
+            });
+            match same {
+                Some((.., places)) => places.push(place),
+                None => wrong.push((problem.id, who, vec![place])),
+            }
         }
+        found.push(if well.is_empty() { listens(port) } else { answers(port, &well) });
     }
-    let mut found: Vec<Finding> = wrong.into_iter().map(|(f, _)| f).collect();
-    found.push(if well.is_empty() { listens(port) } else { answers(port, &well) });
+    found.splice(0..0, wrong.iter().filter_map(|(.., places)| told(seen, places)));
     found
 }
 
-fn told(port: &Port, problem: &Problem) -> Finding {
-    let mut found = finding(problem.id, problem.verdict, problem.text.clone()).gives(problem.errors);
-    let log = port.sockets.iter().flat_map(|s| &s.programs).find_map(|p| servers::error_log(p));
-    if let Some(fix) = &problem.fix {
-        found = match log.filter(|_| problem.logged) {
-            Some(log) => found.mend_by(fix.clone(), format!("tail -n 50 {log}")),
-            None => found.mend(fix.clone()),
-        };
+/// One finding for all of these, in the words for the worst of them.
+fn told(seen: &Seen, places: &[Place<'_>]) -> Option<Finding> {
+    let mut numbers: Vec<u16> = places.iter().map(|(port, ..)| port.number).collect();
+    numbers.dedup();
+    let on = ports(&numbers, "and");
+    // Of those that are as bad, the first.
+    let problems: Vec<Problem> = places.iter().filter_map(|p| problem(seen, *p, &on)).collect();
+    let worst = problems.iter().rev().max_by_key(|p| p.verdict)?;
+    let mut errors: Vec<u16> = problems.iter().flat_map(|p| p.errors).copied().collect();
+    errors.sort_unstable();
+    errors.dedup();
+    let mut found = finding(worst.id, worst.verdict, worst.text.clone()).gives(&errors);
+    for (.., visit) in places.iter().take(SHOWN) {
+        found = found.seen(curl(visit), came_to(visit));
     }
-    found
+    let programs = || places.iter().flat_map(|(port, ..)| &port.sockets).flat_map(|s| &s.programs);
+    let log = programs().find_map(|p| servers::error_log(p)).filter(|_| worst.logged);
+    Some(match (&worst.fix, log) {
+        (Some(fix), Some(log)) => found.mend_by(fix.clone(), format!("tail -n 50 {log}")),
+        (Some(fix), None) => found.mend(fix.clone()),
+        (None, _) => found,
+    })
 }
 
 fn listens(port: &Port) -> Finding {
@@ -97,36 +114,36 @@ fn answers(port: &Port, well: &[&Visit]) -> Finding {
     found
 }
 
-/// What a problem of plain HTTP on this port is to visitors.
+/// What a problem on this port is to visitors.
 fn weight(seen: &Seen, port: u16) -> Finds {
     match (seen.mode, port) {
         // Only who comes by http:// gets here, and Cloudflare may redirect all of them.
         (Mode::Full | Mode::Strict, 80) => Finds::Warning,
-        (_, 80) => Finds::Cause,
+        (_, 80 | 443) => Finds::Cause,
         _ if seen.ports_asked => Finds::Cause,
         _ => Finds::Warning,
     }
 }
 
-fn problem(seen: &Seen, port: &Port, door: &Door, visit: &Visit) -> Option<Problem> {
-    let n = port.number;
+/// What is wrong with an answer, said of the ports `on`.
+fn problem(seen: &Seen, (port, door, visit): Place<'_>, on: &str) -> Option<Problem> {
     let host = &visit.host;
     let who = who(port);
-    let weight = weight(seen, n);
+    let weight = weight(seen, port.number);
     let new = |id, verdict, errors, text: String| Problem { id, verdict, errors, text, fix: None, logged: false };
     let mend = |problem: Problem, fix: &str| Some(Problem { fix: Some(fix.to_owned()), ..problem });
     let mend_by_log = |problem, fix| mend(problem, fix).map(|p| Problem { logged: true, ..p });
     if visit.loops {
-        return redirect_loop(seen, weight, &who, visit);
+        return Some(redirect_loop(seen, weight, &who, visit));
     }
     match &visit.outcome {
-        Outcome::Answered(answer) => answered(weight, n, &who, visit, answer),
+        Outcome::Answered(answer) => answered(weight, on, &who, visit, answer),
         Outcome::Closed if seen.named => mend_by_log(
             new(
                 "online.empty",
                 weight,
                 &[520],
-                format!("{who} ends the connection on port {n} without an answer for {host}"),
+                format!("{who} ends the connection on {on} without an answer for {host}"),
             ),
             "see in its log why: a crash, a rule that hangs up (`return 444` of nginx), a limit",
         ),
@@ -136,21 +153,25 @@ fn problem(seen: &Seen, port: &Port, door: &Door, visit: &Visit) -> Option<Probl
                 Finds::Skipped,
                 &[],
                 format!(
-                    "{who} ends the connection on port {n} without an answer, which may be meant for who names no site"
+                    "{who} ends the connection on {on} without an answer, which may be meant for who names no site"
                 ),
             ),
             "name the site: `edgeallow doctor shop.example`",
         ),
         Outcome::Garbled(_) => mend(
-            new("online.garbled", weight, &[520], format!("what {who} answers on port {n} is no HTTP")),
-            "let a web server have the port; one that speaks TLS there belongs on port 443",
+            new("online.garbled", weight, &[520], format!("what {who} answers on {on} is no HTTP")),
+            if visit.tls {
+                "let a web server have the port"
+            } else {
+                "let a web server have the port; one that speaks TLS there belongs on port 443"
+            },
         ),
         Outcome::Oversized => mend(
             new(
                 "online.head-too-long",
                 weight,
                 &[520],
-                format!("the head of the answer for {host} on port {n} is longer than 128 KB"),
+                format!("the head of the answer for {host} on {on} is longer than 128 KB"),
             ),
             "find out which header fields grow, cookies mostly, and set fewer",
         ),
@@ -158,17 +179,27 @@ fn problem(seen: &Seen, port: &Port, door: &Door, visit: &Visit) -> Option<Probl
             "online.queue-full",
             Finds::Skipped,
             &[],
-            format!(
-                "{who} could not be asked on port {n}: as many connections as may wait to be accepted, see Resources"
-            ),
+            format!("{who} could not be asked on {on}: as many connections as may wait to be accepted, see Resources"),
         )),
+        Outcome::Stalled if visit.mute => mend_by_log(
+            new(
+                "online.stalls",
+                weight,
+                &[525],
+                format!(
+                    "{who} takes the connection on {on} and then says nothing: there was no TLS handshake within {} s",
+                    PATIENCE.as_secs()
+                ),
+            ),
+            "find out what it waits for: processes that hang, workers that are all busy",
+        ),
         Outcome::Stalled => mend_by_log(
             new(
                 "online.stalls",
                 weight,
                 &[524],
                 format!(
-                    "{who} takes the connection on port {n} and has not answered for {host} after {} s; Cloudflare gives up \
+                    "{who} takes the connection on {on} and has not answered for {host} after {} s; Cloudflare gives up \
                      after 120 s",
                     PATIENCE.as_secs()
                 ),
@@ -185,17 +216,32 @@ fn problem(seen: &Seen, port: &Port, door: &Door, visit: &Visit) -> Option<Probl
                 _ if matches!(visit.outcome, Outcome::Failed(_)) => "see below",
                 _ => "a packet filter catches this host's own connections, which says nothing about Cloudflare's",
             };
-            Some(new("online.not-asked", Finds::Skipped, &[], format!("{who} could not be asked on port {n}: {why}")))
+            Some(new("online.not-asked", Finds::Skipped, &[], format!("{who} could not be asked on {on}: {why}")))
         }
     }
 }
 
-fn redirect_loop(seen: &Seen, weight: Finds, who: &str, visit: &Visit) -> Option<Problem> {
+fn redirect_loop(seen: &Seen, weight: Finds, who: &str, visit: &Visit) -> Problem {
     const FIX: &str = "choose Full or Full (strict) at Cloudflare (SSL/TLS, Overview) and have a certificate here, or redirect \
                        nothing that comes with `X-Forwarded-Proto: https`";
     let host = &visit.host;
     let new = |id, verdict, text| Problem { id, verdict, errors: &[], text, fix: Some(FIX.to_owned()), logged: false };
-    Some(match (visit.visitor, seen.mode) {
+    if visit.tls {
+        let how = if visit.trail.iter().any(|url| url.starts_with("http://")) {
+            "from https:// to http:// and back"
+        } else {
+            "from https:// to https:// in a circle"
+        };
+        return Problem {
+            fix: Some(
+                "take out the redirect that leads back to where it came from; an application behind a proxy of this \
+                 machine's must be told by it (`X-Forwarded-Proto`) that the visitor used https"
+                    .to_owned(),
+            ),
+            ..new("online.redirect-loop", weight, format!("{who} redirects {host} {how}: a redirect loop"))
+        };
+    }
+    match (visit.visitor, seen.mode) {
         // Then there is no mode that works.
         (Scheme::Https, Mode::Unknown) if seen.ports.iter().any(|p| p.number == 443 && lack(p).is_some()) => Problem {
             errors: &[521],
@@ -230,10 +276,10 @@ fn redirect_loop(seen: &Seen, weight: Finds, who: &str, visit: &Visit) -> Option
             fix: Some("take out the redirect that leads back to where it came from".to_owned()),
             ..new("online.redirect-loop", weight, format!("{who} redirects {host} in a circle: a redirect loop"))
         },
-    })
+    }
 }
 
-fn answered(weight: Finds, n: u16, who: &str, visit: &Visit, answer: &Answer) -> Option<Problem> {
+fn answered(weight: Finds, on: &str, who: &str, visit: &Visit, answer: &Answer) -> Option<Problem> {
     const HTTPS_WANTED: [&str; 2] =
         ["plain HTTP request was sent to HTTPS port", "plain HTTP to an SSL-enabled server port"];
     let host = &visit.host;
@@ -241,23 +287,23 @@ fn answered(weight: Finds, n: u16, who: &str, visit: &Visit, answer: &Answer) ->
         Some(Problem { id, verdict, errors, text, fix: Some(fix.to_owned()), logged })
     };
     let body = String::from_utf8_lossy(&answer.body);
-    if answer.status == 400 && HTTPS_WANTED.iter().any(|w| body.contains(w)) {
-        let text = format!("{who} wants TLS on port {n}, where Cloudflare speaks plain HTTP");
+    if !visit.tls && answer.status == 400 && HTTPS_WANTED.iter().any(|w| body.contains(w)) {
+        let text = format!("{who} wants TLS on {on}, where Cloudflare speaks plain HTTP");
         return new("online.tls-on-http-port", weight, &[], text, "serve TLS on port 443, and plain HTTP here", false);
     }
     if answer.rest == Rest::Broken {
-        let text = format!("{who} ends its answer for {host} on port {n} too early");
+        let text = format!("{who} ends its answer for {host} on {on} too early");
         return new("online.cut-short", Finds::Warning, &[520], text, "see in its log why", true);
     }
     if answer.status >= 500 {
         let text = format!(
-            "{who} answers {} for {host} on port {n}: the application's own error, which Cloudflare passes on",
+            "{who} answers {} for {host} on {on}: the application's own error, which Cloudflare passes on",
             answer.status
         );
         return new("online.application-error", Finds::Warning, &[], text, "see in its log why", true);
     }
     if visit.slowest >= SLOW {
-        let text = format!("{who} takes {} s to answer for {host} on port {n}", visit.slowest.as_secs());
+        let text = format!("{who} takes {} s to answer for {host} on {on}", visit.slowest.as_secs());
         let fix = "find out what it waits for: Cloudflare gives up after 120 s";
         return new("online.slow", Finds::Warning, &[524], text, fix, true);
     }

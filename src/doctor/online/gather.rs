@@ -10,7 +10,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    HTTP_PORTS, servers,
+    HTTP_PORTS, TLS_PORTS, servers,
     servers::Installed,
     visit::{CONNECT, Visit, Visitor},
 };
@@ -168,11 +168,8 @@ async fn knock(ports: &mut [Port]) {
 
 /// Asks where something listens. All at once: a stall costs its time once.
 async fn ask(cx: &Context<'_>, ports: &mut [Port]) {
-    let mut visits: JoinSet<(usize, usize, Visit)> = JoinSet::new();
+    let mut visits: JoinSet<(usize, usize, Option<Visit>)> = JoinSet::new();
     for (p, port) in ports.iter().enumerate() {
-        if !HTTP_PORTS.contains(&port.number) {
-            continue;
-        }
         let asked = port.doors.iter().enumerate().filter(|(_, d)| d.way != Way::Nothing).take(DOORS);
         for (d, door) in asked {
             for visitor in visitors(cx, SocketAddr::new(door.ip, port.number)) {
@@ -181,10 +178,11 @@ async fn ask(cx: &Context<'_>, ports: &mut [Port]) {
         }
     }
     let mut done = visits.join_all().await;
-    done.sort_by(|(_, _, a), (_, _, b)| (&a.host, a.visitor).cmp(&(&b.host, b.visitor)));
+    let by = |visit: &Option<Visit>| visit.as_ref().map(|v| (v.host.clone(), v.visitor));
+    done.sort_by_cached_key(|(_, _, visit)| by(visit));
     for (p, d, visit) in done {
         if let Some(door) = ports.get_mut(p).and_then(|p| p.doors.get_mut(d)) {
-            door.visits.push(visit);
+            door.visits.extend(visit);
         }
     }
 }
@@ -197,13 +195,27 @@ fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<Visitor> {
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
     let sites: Vec<String> = if cx.ask.hosts.is_empty() { vec![bare] } else { cx.ask.hosts.clone() };
+    let tls = TLS_PORTS.contains(&door.port());
     let schemes: &[Scheme] = match (cx.ask.mode, door.port()) {
+        // CLOUDFLARE.md, "Encryption modes": the other HTTPS ports fall back to Full.
+        (Mode::Flexible, 443) => &[],
         (Mode::Flexible, 80) => &[Scheme::Https],
         (Mode::Unknown, 80) => &[Scheme::Http, Scheme::Https],
-        _ => &[Scheme::Http],
+        _ if tls => &[Scheme::Https],
+        (_, port) if HTTP_PORTS.contains(&port) => &[Scheme::Http],
+        _ => &[],
     };
+    let plain = !cx.listening(door.ip(), 80).is_empty();
     let pairs = sites.iter().take(SITES).flat_map(|host| schemes.iter().map(move |s| (host, *s)));
-    pairs.map(|(host, scheme)| Visitor { door, host: host.clone(), scheme, sites: sites.clone() }).collect()
+    let visitor = |(host, scheme): (&String, Scheme)| Visitor {
+        door,
+        host: host.clone(),
+        scheme,
+        sites: sites.clone(),
+        tls,
+        plain,
+    };
+    pairs.map(visitor).collect()
 }
 
 /// Whether a rule sends what Cloudflare sends there on to elsewhere: to a container, to another port.

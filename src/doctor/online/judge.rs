@@ -54,9 +54,8 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
     }
     found.extend(lacking(seen));
     found.extend(one_family(seen));
-    for port in seen.ports.iter().filter(|p| lack(p).is_none()) {
-        found.extend(answers::judge(seen, port));
-    }
+    let open: Vec<&Port> = seen.ports.iter().filter(|p| lack(p).is_none()).collect();
+    found.extend(answers::judge(seen, &open));
     found
 }
 
@@ -222,7 +221,11 @@ fn one_family(seen: &Seen) -> Option<Finding> {
         "nothing listens on {} over {family}: if an {record} record points here, see below, its visitors get a 521",
         ports(&numbers, "and")
     );
-    Some(finding("online.one-family", Finds::Note, text).seen(ss(&numbers), list(sockets, "and")))
+    let fix = format!(
+        "let the web server listen over {family} too ({}), or have no {record} record in the zone's DNS",
+        if v4 { "nginx: `listen 80;`" } else { "nginx: `listen [::]:80;`" }
+    );
+    Some(finding("online.one-family", Finds::Note, text).seen(ss(&numbers), list(sockets, "and")).mend(fix))
 }
 
 /// Whether no record points there that Cloudflare could follow: RFC 4193.

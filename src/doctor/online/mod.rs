@@ -5,8 +5,8 @@
 //! Cloudflare's, because a rule may catch the one and not the other. Who listens is read from the kernel, and holds for
 //! everybody. Therefore "nothing listens" and "it answers wrongly" can be causes here, and a failed connection can't.
 //!
-//! Belongs here: listening sockets, stopped web servers, requests over plain HTTP. Does not: packet filters (`firewall`),
-//! handshakes (`tls`), which address a name points to (`dns`), why a server has no room (`resources`).
+//! Belongs here: listening sockets, stopped web servers, requests over plain HTTP and over TLS, also those for which a
+//! server doesn't even say hello. Does not: packet filters (`firewall`), handshakes that fail (`tls`), which address a name points to (`dns`), why a server has no room (`resources`).
 
 mod answers;
 mod gather;
@@ -46,7 +46,8 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
 /// A server that has run out of something answers late, wrongly or not at all: where that is known, it is the cause, and
 /// what was seen here is its effect.
 pub(super) fn give_way(findings: &mut [Finding]) {
-    const EFFECTS: [&str; 4] = ["online.stalls", "online.empty", "online.slow", "online.application-error"];
+    const EFFECTS: [&str; 5] =
+        ["online.stalls", "online.empty", "online.slow", "online.application-error", "tls.hangs-up"];
     let Some(cause) = findings.iter().find(|f| f.room == Room::Resources && f.verdict == Finds::Cause) else { return };
     let why = format!(", which {} explains", cause.id);
     for effect in findings.iter_mut().filter(|f| EFFECTS.contains(&f.id) && f.verdict > Finds::Skipped) {

@@ -2,11 +2,18 @@
 //!
 //! Belongs here: requests, and which of the redirects lead back here. Does not: what the way means (`judge`).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use reqwest::Url;
+use rustls::pki_types::ServerName;
 
-use crate::probe::http::{Get, Limits, Outcome, Scheme, get_at};
+use crate::probe::{
+    http::{self, Get, Limits, Outcome, Scheme, get_at},
+    tls::{self, ALPN_HTTP1, How},
+};
 
 /// How long an answer is waited for. Cloudflare waits 120 s, an operator doesn't.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,6 +32,10 @@ pub(super) struct Visitor {
     pub scheme: Scheme,
     /// All names of the site: redirects to them lead here again.
     pub sites: Vec<String>,
+    /// Whether he is brought by TLS.
+    pub tls: bool,
+    /// Whether there is a door for plain HTTP too: port 80 of the same address.
+    pub plain: bool,
 }
 
 /// What came of it.
@@ -33,77 +44,140 @@ pub(super) struct Visit {
     pub door: SocketAddr,
     pub host: String,
     pub visitor: Scheme,
+    /// Whether it went over TLS.
+    pub tls: bool,
+    /// Whether the server said nothing at all, so that there was not even a handshake.
+    pub mute: bool,
     /// What was asked for, in order, without queries.
     pub trail: Vec<String>,
     /// What became of the last request.
     pub outcome: Outcome,
     /// Whether the last redirect leads to something that was asked for before.
     pub loops: bool,
-    /// Whether it leads to the site's own HTTPS, which isn't asked for here.
-    pub to_tls: bool,
-    /// The longest that an answer took.
+    /// The longest that an answer took, with the handshake before it.
     pub slowest: Duration,
 }
 
+/// What came of one request.
+enum Asked {
+    /// This.
+    Came(Outcome),
+    /// The server took the connection, and no handshake came of it.
+    Mute,
+    /// There was no request, for a reason that the room `tls` looks at.
+    NoHandshake,
+}
+
 impl Visitor {
-    /// Asks, and follows what leads here again.
-    pub async fn visit(self) -> Visit {
+    /// Asks, and follows what leads here again. None where it is the handshake that fails.
+    pub async fn visit(self) -> Option<Visit> {
         let mut visit = Visit {
             door: self.door,
             host: self.host.clone(),
             visitor: self.scheme,
+            tls: self.tls,
+            mute: false,
             trail: Vec::new(),
             outcome: Outcome::Failed(format!("`{}` is not a host name", self.host)),
             loops: false,
-            to_tls: false,
             slowest: Duration::ZERO,
         };
         let port = if self.port(self.scheme) { String::new() } else { format!(":{}", self.door.port()) };
         let Ok(mut url) = Url::parse(&format!("{}://{}{port}/", self.scheme.as_str(), self.host)) else {
-            return visit;
+            return Some(visit);
         };
         if url.path() != "/" || url.query().is_some() || !url.username().is_empty() {
-            return visit;
+            return Some(visit);
         }
         let mut seen = Vec::new();
         loop {
             visit.trail.push(shown(&url));
-            visit.outcome = self.ask(&url).await;
-            let Some(answer) = visit.outcome.answer() else { return visit };
-            visit.slowest = visit.slowest.max(answer.took);
-            let location = answer.location.as_deref().filter(|_| matches!(answer.status, 301 | 302 | 303 | 307 | 308));
-            let Some(next) = location.and_then(|l| url.join(l).ok()) else { return visit };
-            seen.push(url);
-            match self.leads(&next) {
-                Leads::Away => return visit,
-                Leads::ToTls => {
-                    visit.to_tls = true;
-                    return visit;
+            visit.outcome = match self.ask(&url).await {
+                Asked::Came(outcome) => outcome,
+                Asked::Mute => {
+                    visit.mute = true;
+                    Outcome::Stalled
                 }
-                Leads::Here if seen.iter().any(|s| same(s, &next)) => {
+                Asked::NoHandshake => return None,
+            };
+            visit.slowest = visit.slowest.max(visit.outcome.answer().map_or(Duration::ZERO, |a| a.took));
+            let Some(next) = redirect(&url, &visit.outcome) else { return Some(visit) };
+            seen.push(url);
+            let again = |url: &Url| seen.iter().any(|s| same(s, url));
+            match self.leads(&next) {
+                Leads::Away => return Some(visit),
+                Leads::ToPlain => {
+                    // What else port 80 does is seen by those who come there first.
+                    let back = match self.ask(&next).await {
+                        Asked::Came(outcome) => redirect(&next, &outcome).filter(|b| again(b)),
+                        Asked::Mute | Asked::NoHandshake => None,
+                    };
+                    if let Some(back) = back {
+                        visit.trail.extend([shown(&next), shown(&back)]);
+                        visit.loops = true;
+                    }
+                    return Some(visit);
+                }
+                Leads::Here if again(&next) => {
                     visit.trail.push(shown(&next));
                     visit.loops = true;
-                    return visit;
+                    return Some(visit);
                 }
-                Leads::Here if seen.len() == HOPS => return visit,
+                Leads::Here if seen.len() == HOPS => return Some(visit),
                 Leads::Here => url = next,
             }
         }
     }
 
-    async fn ask(&self, url: &Url) -> Outcome {
-        let host = url.host_str().unwrap_or_default();
-        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    async fn ask(&self, url: &Url) -> Asked {
+        let name = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
         let path = url.query().map_or_else(|| url.path().to_owned(), |q| format!("{}?{q}", url.path()));
         let visitor = if url.scheme() == "https" { Scheme::Https } else { Scheme::Http };
-        let limits = Limits { connect: CONNECT, answer: PATIENCE };
-        get_at(self.door, Get { host: &host, path: &path, visitor }, limits).await
+        let get = Get { host: &host, path: &path, visitor };
+        if self.tls && visitor == Scheme::Https {
+            return match url.domain().map(|name| ServerName::try_from(name.to_owned())).transpose() {
+                Ok(name) => self.ask_over_tls(name, get).await,
+                Err(_) => Asked::NoHandshake,
+            };
+        }
+        let door = if self.tls { SocketAddr::new(self.door.ip(), 80) } else { self.door };
+        Asked::Came(get_at(door, get, Limits { connect: CONNECT, answer: PATIENCE }).await)
+    }
+
+    async fn ask_over_tls(&self, name: Option<ServerName<'static>>, get: Get<'_>) -> Asked {
+        let begun = Instant::now();
+        let ask = tls::Ask { to: self.door, name, alpn: &ALPN_HTTP1, limit: PATIENCE };
+        let done = match tls::handshake(&ask).await {
+            Ok(done) => done,
+            Err(failure) => {
+                return match failure.how {
+                    How::Refused => Asked::Came(Outcome::Refused),
+                    How::Unanswered => Asked::Came(Outcome::Silent),
+                    How::NoRoute => Asked::Came(Outcome::NoRoute),
+                    How::Unconnected(why) => Asked::Came(Outcome::Failed(why)),
+                    How::Silent => Asked::Mute,
+                    _ => Asked::NoHandshake,
+                };
+            }
+        };
+        let shaken = begun.elapsed();
+        let wants = done.shown.wants.is_some();
+        let mut outcome = http::get(done.stream, get, PATIENCE).await;
+        if let Outcome::Answered(answer) = &mut outcome {
+            answer.took += shaken;
+        }
+        if wants && is_for_want_of_a_certificate(&outcome) { Asked::NoHandshake } else { Asked::Came(outcome) }
     }
 
     /// Whether a visitor by this scheme comes to this door without naming a port.
     fn port(&self, scheme: Scheme) -> bool {
-        // By https only under Flexible.
-        scheme == Scheme::Https || self.door.port() == 80
+        match (self.tls, scheme) {
+            (true, _) => self.door.port() == 443,
+            // By https only under Flexible.
+            (false, Scheme::Https) => true,
+            (false, Scheme::Http) => self.door.port() == 80,
+        }
     }
 
     fn leads(&self, next: &Url) -> Leads {
@@ -113,10 +187,12 @@ impl Visitor {
             return Leads::Away;
         }
         match (next.scheme(), next.port_or_known_default()) {
+            ("https", Some(port)) if self.tls && port == self.door.port() => Leads::Here,
+            ("http", Some(80)) if self.tls && self.plain => Leads::ToPlain,
+            _ if self.tls => Leads::Away,
             ("http", Some(port)) if port == self.door.port() => Leads::Here,
             // Cloudflare brings him by plain HTTP again.
             ("https", Some(443)) if self.scheme == Scheme::Https => Leads::Here,
-            ("https", _) => Leads::ToTls,
             _ => Leads::Away,
         }
     }
@@ -125,12 +201,27 @@ impl Visitor {
 /// Where a redirect leads.
 #[derive(Debug, PartialEq, Eq)]
 enum Leads {
-    /// To another site, or another port.
+    /// To another site, or another port, where others ask.
     Away,
-    /// To the site's own HTTPS.
-    ToTls,
+    /// From HTTPS to the site's plain HTTP, which may lead back.
+    ToPlain,
     /// To this door.
     Here,
+}
+
+/// Where an answer sends the visitor to.
+fn redirect(from: &Url, outcome: &Outcome) -> Option<Url> {
+    let answer = outcome.answer().filter(|a| matches!(a.status, 301 | 302 | 303 | 307 | 308))?;
+    from.join(answer.location.as_deref()?).ok()
+}
+
+/// Whether a server that wants a client certificate ends it here, be it by an alert or, as nginx does, by a page.
+fn is_for_want_of_a_certificate(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Closed => true,
+        Outcome::Answered(answer) => tls::is_for_want_of_a_certificate(answer.status, &answer.body),
+        _ => false,
+    }
 }
 
 /// Whether it is the same to ask for: what comes after `#` stays in the browser.
@@ -157,10 +248,31 @@ fn shown(url: &Url) -> String {
 mod tests {
     use super::*;
 
-    fn leads(scheme: Scheme, door: u16, to: &str) -> Leads {
+    fn visitor(scheme: Scheme, door: u16, tls: bool) -> Visitor {
         let door = SocketAddr::from(([192, 0, 2, 1], door));
         let sites = vec!["shop.example".to_owned()];
-        Visitor { door, host: "shop.example".into(), scheme, sites }.leads(&Url::parse(to).unwrap())
+        Visitor { door, host: "shop.example".into(), scheme, sites, tls, plain: true }
+    }
+
+    fn leads(scheme: Scheme, door: u16, to: &str) -> Leads {
+        visitor(scheme, door, false).leads(&Url::parse(to).unwrap())
+    }
+
+    #[test]
+    fn over_tls_https_leads_to_the_same_door_and_http_to_the_plain_one() {
+        for (door, to, expected) in [
+            (443, "https://www.shop.example/x", Leads::Here),
+            (443, "https://shop.example:8443/", Leads::Away),
+            (443, "http://shop.example/", Leads::ToPlain),
+            (443, "http://shop.example:8080/", Leads::Away),
+            (443, "https://login.example/", Leads::Away),
+            (8443, "https://shop.example:8443/", Leads::Here),
+            (8443, "https://shop.example/", Leads::Away),
+        ] {
+            assert_eq!(visitor(Scheme::Https, door, true).leads(&Url::parse(to).unwrap()), expected, "{door} {to}");
+        }
+        let alone = Visitor { plain: false, ..visitor(Scheme::Https, 443, true) };
+        assert_eq!(alone.leads(&Url::parse("http://shop.example/").unwrap()), Leads::Away);
     }
 
     #[test]
@@ -172,8 +284,8 @@ mod tests {
             assert_eq!(leads(Https, 80, to), Leads::Here, "{to}");
         }
         assert_eq!(leads(Http, 80, "http://shop.example/x"), Leads::Here);
-        assert_eq!(leads(Http, 80, "https://shop.example/"), Leads::ToTls);
-        assert_eq!(leads(Https, 80, "https://shop.example:8443/"), Leads::ToTls);
+        assert_eq!(leads(Http, 80, "https://shop.example/"), Leads::Away);
+        assert_eq!(leads(Https, 80, "https://shop.example:8443/"), Leads::Away);
         assert_eq!(leads(Http, 8080, "http://shop.example:8080/x"), Leads::Here);
         assert_eq!(leads(Http, 8080, "http://shop.example/"), Leads::Away);
         assert_eq!(leads(Https, 80, "https://login.example/"), Leads::Away);

@@ -72,13 +72,20 @@ pub(super) fn socket(socket: &Socket) -> String {
 
 /// The command that would ask the same.
 pub(super) fn curl(visit: &Visit) -> String {
+    let door = visit.door.to_string();
+    let host = &visit.host;
+    if visit.tls {
+        let port = if visit.door.port() == 443 { String::new() } else { format!(":{}", visit.door.port()) };
+        let is_address = door.strip_suffix(&format!(":{}", visit.door.port())) == Some(host);
+        let to = if is_address { String::new() } else { format!("--connect-to '::{door}' ") };
+        return format!("curl -sik {to}https://{host}{port}/");
+    }
     let visitor = match visit.visitor {
         Scheme::Http => "",
         Scheme::Https => " -H 'X-Forwarded-Proto: https'",
     };
-    let door = visit.door.to_string();
     let door = door.strip_suffix(":80").unwrap_or(&door);
-    format!("curl -si -H 'Host: {}'{visitor} http://{door}/", visit.host)
+    format!("curl -si -H 'Host: {host}'{visitor} http://{door}/")
 }
 
 /// Where a redirect leads, without what may be secret: name and password, question, fragment.
@@ -107,6 +114,7 @@ pub(super) fn came_to(visit: &Visit) -> String {
         Outcome::Closed => "the connection was closed without an answer".to_owned(),
         Outcome::Garbled(first) => format!("the answer begins with `{first}`"),
         Outcome::Oversized => "the head of the answer is longer than 128 KB".to_owned(),
+        Outcome::Stalled if visit.mute => format!("no TLS handshake within {} s", PATIENCE.as_secs()),
         Outcome::Stalled => format!("no answer within {} s", PATIENCE.as_secs()),
         Outcome::Failed(why) => why.clone(),
     }

@@ -219,7 +219,8 @@ fn broken(place: &Place, asked: &Asked, usage: Use) -> Option<Finding> {
             )
         }
         how @ (How::Alert(_) | How::Closed | How::Other(_)) => (
-            "tls.handshake",
+            // A server that has run out of something hangs up as well.
+            if *how == How::Closed { "tls.hangs-up" } else { "tls.handshake" },
             format!("no handshake succeeds on port {port}: {}", failed(how)),
             shows(&failed(how)),
             "look into the web server's error log for the handshake: most often a certificate or key is missing for the \
@@ -305,7 +306,8 @@ fn client_certificate(place: &Place, asked: &Asked, usage: Use) -> Option<Findin
             format!("the server on port {port} turns away clients without a certificate{page}, and {unsaid}"),
         )
     } else {
-        let whom = "Cloudflare has none, unless one was uploaded for Authenticated Origin Pulls";
+        let whom = "Cloudflare has none, unless you uploaded one for Authenticated Origin Pulls, which can't be seen from \
+                    here";
         let text =
             format!("the server on port {port} turns away clients without a certificate of {whose}{page}; {whom}");
         (Finds::Cause, text)
@@ -313,9 +315,9 @@ fn client_certificate(place: &Place, asked: &Asked, usage: Use) -> Option<Findin
     let verdict = if usage == Use::No { Finds::Note } else { verdict };
     Some(
         finding("tls.client-certificate", verdict, text).seen(command(place), shows).gives(errors).mend(
-            "turn Authenticated Origin Pulls on in the zone and let the web server ask for Cloudflare's authority \
-             (`ssl_client_certificate` in nginx, `SSLCACertificateFile` in Apache), or upload a certificate of yours for \
-             it, or ask for none (`ssl_verify_client off`, `SSLVerifyClient none`)",
+            "turn Authenticated Origin Pulls on in the zone, and either upload a certificate of your authority for them at \
+             Cloudflare, or let the web server ask for Cloudflare's authority instead (`ssl_client_certificate` in nginx, \
+             `SSLCACertificateFile` in Apache); or ask for none (`ssl_verify_client off`, `SSLVerifyClient none`)",
         ),
     )
 }

@@ -116,7 +116,7 @@ fn a_handshake_that_fails_is_a_cause_wherever_one_is_made() {
         ("tls.no-cipher", older(0x0303, false)),
         ("tls.no-certificate", How::Alert("unrecognized_name".into())),
         ("tls.handshake", How::Alert("handshake_failure".into())),
-        ("tls.handshake", How::Closed),
+        ("tls.hangs-up", How::Closed),
     ];
     for (id, how) in table {
         for mode in [Mode::Full, Mode::Strict, Mode::Unknown] {
@@ -136,7 +136,7 @@ fn a_handshake_that_fails_is_a_cause_wherever_one_is_made() {
     assert_eq!(said_of(nameless(How::NotTls { http: true }), Mode::Full), [("tls.no-tls", Finds::Cause)]);
     // Flexible is for port 443 only.
     let other = Look { place: place("192.0.2.1:8443", Some("shop.example")), ..fails(How::Closed, None) };
-    assert_eq!(said_of(other, Mode::Flexible), [("tls.handshake", Finds::Cause)]);
+    assert_eq!(said_of(other, Mode::Flexible), [("tls.hangs-up", Finds::Cause)]);
 }
 
 #[test]

@@ -273,8 +273,14 @@ pub async fn go_on(mut handshake: Handshake, host: &str, limit: Duration) -> Ans
 fn read_answer(bytes: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(bytes);
     let status: u16 = text.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
-    let needs = (400..500).contains(&status) && text.contains("No required SSL certificate was sent");
+    let needs = is_for_want_of_a_certificate(status, bytes);
     Some(if needs { Answer::Needs(status) } else { Answer::Status(status) })
+}
+
+/// Whether a page is that by which nginx refuses who has no client certificate.
+#[must_use]
+pub fn is_for_want_of_a_certificate(status: u16, page: &[u8]) -> bool {
+    (400..500).contains(&status) && String::from_utf8_lossy(page).contains("No required SSL certificate was sent")
 }
 
 fn how(e: &io::Error) -> How {
