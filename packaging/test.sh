@@ -102,7 +102,8 @@ check 'changelog and Cargo.toml name the same version' \
     test "$(sed -n '1s/.*(\(.*\)).*/\1/p' packaging/deb/changelog)" = "$version-1"
 for binary in /mnt/deb/usr/bin/edgeallow /mnt/rpm/usr/bin/edgeallow /mnt/tar/bin/edgeallow; do
     check 'the binary has the right mode' test "$(stat -c %a "$binary")" = 755
-    check 'the binary is at most 6 MB' test "$(stat -c %s "$binary")" -le 6000000
+    # The aim was 6 MB, before there was a doctor; this notices when it grows again (docs/benchmarks.md).
+    check 'the binary is at most 8.5 MB' test "$(stat -c %s "$binary")" -le 8500000
     check 'the binary lists its crates' sh -c "readelf -SW '$binary' | grep -q '\.dep-v0'"
     check_not 'the binary names no folder of the machine that made it' grep -qaE "$PWD|$HOME/" "$binary"
 done
