@@ -76,7 +76,7 @@ fn conclusion(report: &DoctorReport) -> Markup {
     let conclusion = &report.conclusion;
     html! {
         div class=(format!("conclusion {}", conclusion.verdict.as_str())) {
-            p { (conclusion.text) }
+            p { (words(&conclusion.text)) }
             @if let Some(next) = &conclusion.next {
                 p.about { "Run next:" }
                 pre { (next) }
@@ -109,7 +109,7 @@ fn one(f: &Finding) -> Markup {
         article data-id=(f.id) class=(f.verdict.as_str()) {
             p.verdict { (f.verdict.as_str()) }
             p {
-                (f.text)
+                (words(&f.text))
                 @for error in &f.cloudflare_errors { " " span.errors { "Error " (error) } }
             }
             @if !f.evidence.is_empty() {
@@ -119,7 +119,7 @@ fn one(f: &Finding) -> Markup {
                     (evidence(&f.evidence))
                 }
             }
-            @if let Some(fix) = &f.fix { (mend(fix)) }
+            @if let Some(fix) = &f.fix { (mend(fix, f.verdict)) }
         }
     }
 }
@@ -139,11 +139,21 @@ fn evidence(evidence: &[Evidence]) -> Markup {
     }
 }
 
-fn mend(fix: &Fix) -> Markup {
+fn mend(fix: &Fix, verdict: Finds) -> Markup {
+    let what = if verdict >= Finds::Warning { "To fix it: " } else { "To change it: " };
     html! {
         dl.fix {
-            dt { "To fix it: " (fix.text) }
+            dt { (what) (words(&fix.text)) }
             @if let Some(command) = &fix.command { dd { pre { (command) } } }
+        }
+    }
+}
+
+/// A sentence in which names and commands stand between backticks.
+fn words(text: &str) -> Markup {
+    html! {
+        @for (n, part) in text.split('`').enumerate() {
+            @if n % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }
@@ -194,5 +204,6 @@ mod tests {
         );
         assert!(page.contains(" 4 more, all well"), "{page}");
         assert!(!room(&all[1..]).contains("all well"));
+        assert_eq!(words("let `a < b` be").into_string(), "let <code>a &lt; b</code> be");
     }
 }

@@ -202,9 +202,9 @@ fn nginx_out_of_connections_is_the_cause() {
     );
     lab.run(["sh", "-c", command]);
     assert!(lab.read_file("/etc/nginx/nginx.conf").contains("worker_connections 64;"));
-    // The old worker goes on with what it has; the new one takes what comes.
+    // The old worker goes on with what it has, and may log once more that it has no connection left; the new one takes what
+    // comes.
     wait_until("nginx has reloaded", || {
-        // Until then the old one goes on to log, and what was logged would be told for a day.
         lab.write_file(log, "");
         doctor(&lab, &["--port", "80"])["conclusion"]["verdict"] == "ok"
     });
