@@ -120,7 +120,7 @@ const ADDRESSED: [(&str, &str, &str); 29] = [
     (
         "logs.apache-denies",
         "/usr/local/apache/logs/error_log",
-        "[Sun Nov 22 18:00:00.123456 2026] [access_compat:error] [pid 12] [client {}:50000] AH01797: client denied by server configuration: /home/a/public_html/",
+        "[Sun Nov 22 18:00:00.123456 2026] [access_compat:error] [pid 12] [client {}:50000] AH01797: client denied by server configuration: /home2/a/public_html/",
     ),
     (
         "logs.modsecurity",
