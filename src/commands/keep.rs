@@ -1,9 +1,6 @@
 //! `edgeallow keep`: a service that puts back what others undo.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 
@@ -19,6 +16,7 @@ use crate::{
     observe::{
         self,
         hooks::Events,
+        meter::Meter,
         teller::{News, Teller},
     },
     report::Report,
@@ -38,8 +36,7 @@ pub(super) fn run(global: &Global, args: &cli::Keep) -> Result<Exit> {
         every,
         config: None,
         teller: Teller::default(),
-        written: None,
-        unwritten: None,
+        meter: Meter::default(),
     };
     Keeper::new(every, &mut service)?.run()?;
     service.teller.close();
@@ -56,10 +53,7 @@ struct Service {
     /// The last one that could be read: of what is wrong with a later one its hooks are told.
     config: Option<Config>,
     teller: Teller,
-    /// When metrics were last written.
-    written: Option<Instant>,
-    /// Why they could not be.
-    unwritten: Option<String>,
+    meter: Meter,
 }
 
 impl Work for Service {
@@ -78,7 +72,7 @@ impl Work for Service {
 
     fn seen(&mut self, seen: Seen) {
         let Seen { mut report, took, end, change, failure } = seen;
-        let often = || self.written.is_some_and(|at| at.elapsed() < QUIET.min(self.every));
+        let often = || self.meter.age().is_some_and(|age| age < QUIET.min(self.every));
         if !(end == End::Clean && often()) {
             report.warnings.extend(self.measure(&report, took));
         }
@@ -89,7 +83,7 @@ impl Work for Service {
 }
 
 impl Service {
-    /// Writes the metrics, where somebody wants them; what went wrong is logged when it is new, and comes back.
+    /// Writes the metrics, where somebody wants them; what went wrong comes back.
     fn measure(&mut self, report: &Report, took: Duration) -> Option<crate::backends::Warning> {
         let run = observe::Run {
             metrics: self.metrics.as_deref(),
@@ -100,18 +94,6 @@ impl Service {
             took,
             progress: &|_| {},
         };
-        let mut told = report.clone();
-        // Until a hook has done its work again.
-        told.warnings.extend(self.teller.failed());
-        let so_far = told.warnings.len();
-        observe::measure(&run, &mut told);
-        self.written = Some(Instant::now());
-        let warning = told.warnings.drain(so_far..).next();
-        let why = warning.as_ref().map(|w| format!("{} [{}]", w.message, w.id));
-        if let Some(why) = why.as_ref().filter(|why| self.unwritten.as_ref() != Some(why)) {
-            tracing::warn!("{why}");
-        }
-        self.unwritten = why;
-        warning
+        self.meter.measure(&run, report, self.teller.failed())
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     observe::{
         self,
         hooks::{self, Manner},
+        meter::Meter,
         teller::{News, Teller},
     },
     probe,
@@ -139,7 +140,7 @@ fn keep_watching(global: &Global, args: &cli::Watch) -> Result<Exit> {
     for warning in warnings {
         tracing::warn!("{} [{}]", warning.message, warning.id);
     }
-    let mut service = Service { global, args, teller: Teller::default(), written: None, unwritten: None };
+    let mut service = Service { global, args, teller: Teller::default(), meter: Meter::default() };
     service::keep_watching(watcher, host, &mut service)?;
     service.teller.close();
     Ok(Exit::Ok)
@@ -149,10 +150,7 @@ struct Service<'a> {
     global: &'a Global,
     args: &'a cli::Watch,
     teller: Teller,
-    /// When metrics were last written.
-    written: Option<Instant>,
-    /// Why they could not be, when that was last said.
-    unwritten: Option<String>,
+    meter: Meter,
 }
 
 impl Work for Service<'_> {
@@ -168,7 +166,7 @@ impl Work for Service<'_> {
         let happened = report.watch.as_ref().is_some_and(|w| w.acts || !w.news.is_empty());
         // A round may be a moment early.
         let lately = QUIET.min(orders.watch.every).mul_f64(0.9);
-        if happened || self.written.is_none_or(|at| at.elapsed() >= lately) {
+        if happened || self.meter.age().is_none_or(|age| age >= lately) {
             self.measure(&orders.config, &report, took);
         }
         if events.change || events.failure {
@@ -179,7 +177,7 @@ impl Work for Service<'_> {
 }
 
 impl Service<'_> {
-    /// Writes the metrics, where somebody wants them; what went wrong is logged when it is new.
+    /// Writes the metrics, where somebody wants them.
     fn measure(&mut self, config: &Config, report: &Report, took: Duration) {
         let run = observe::Run {
             metrics: self.args.monitoring.metrics.as_deref(),
@@ -190,16 +188,7 @@ impl Service<'_> {
             took,
             progress: &|_| {},
         };
-        let mut told = report.clone();
-        // Until a hook has done its work again.
-        told.warnings.extend(self.teller.failed());
-        let so_far = told.warnings.len();
-        observe::measure(&run, &mut told);
-        self.written = Some(Instant::now());
-        let why = told.warnings.drain(so_far..).next().map(|w| format!("{} [{}]", w.message, w.id));
-        if let Some(why) = why.as_ref().filter(|why| self.unwritten.as_ref() != Some(why)) {
-            tracing::warn!("{why}");
-        }
-        self.unwritten = why;
+        // What went wrong has been logged.
+        let _ = self.meter.measure(&run, report, self.teller.failed());
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod hooks;
 pub mod logs;
+pub mod meter;
 pub mod metrics;
 mod story;
 mod syslog;
