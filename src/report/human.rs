@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt::Write as _};
 use anstyle::{AnsiColor, Style as Ink};
 
 use super::BackendRow;
-use super::{BackendReport, BackendState, ChangeReport, ErrorReport, ListReport, Report, SourceReport};
+use super::{BackendReport, BackendState, ChangeReport, ErrorReport, Finds, ListReport, Report, SourceReport};
 use crate::{backends::Warning, engine::sync::NOTHING_APPLIED};
 
 #[path = "human_doctor.rs"]
@@ -47,6 +47,7 @@ pub fn render(report: &Report, style: &Style<'_>) -> (String, String) {
     let known = |id: &str| id == NOTHING_APPLIED || style.acknowledged.iter().any(|a| a == id);
     let calm = report.warnings.iter().all(|w| known(&w.id))
         && report.error.is_none()
+        && report.doctor.as_ref().is_none_or(|found| found.conclusion.verdict < Finds::Warning)
         && !report.changed
         && report.exit as u8 == 0;
     if !(style.quiet && calm) {

@@ -171,7 +171,8 @@ impl Watcher {
             tell::log(one, &words, self.service);
             news.push(words);
         }
-        if self.memory.sites.values().any(|s| s.down.is_some()) {
+        // Pages that another call asked about are remembered, and are no affair of this one.
+        if pages.iter().any(|(url, _)| self.memory.sites.get(url).is_some_and(|s| s.down.is_some())) {
             report.exit = Exit::Refused;
         }
         if let Some(look) = round.look {

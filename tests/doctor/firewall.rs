@@ -167,3 +167,41 @@ fn a_real_mod_evasive_that_has_blocked_cloudflare_is_the_cause_until_the_ranges_
     expect_healthy(&report);
     assert!(ids(&report, "note").contains(&"logs.mod-evasive"), "{report:#}");
 }
+
+#[test]
+fn what_is_refused_where_nobody_comes_is_no_cause() {
+    let lab = Lab::without_listeners();
+    let only_v4 =
+        site::nginx_site("").lines().filter(|l| !l.contains("[::]")).map(|l| format!("{l}\n")).collect::<String>();
+    site::nginx(&lab, &only_v4);
+    words(&lab, &["ip6tables -A INPUT -p tcp --dport 443 -j DROP"]);
+    let report = doctor(&lab, &[]);
+    assert_eq!((ids(&report, "cause"), ids(&report, "warning")), (vec![], vec![]), "{report:#}");
+    assert!(ids(&report, "note").contains(&"firewall.refused"), "{report:#}");
+}
+
+#[test]
+fn an_address_or_a_scheme_beside_an_open_one_is_a_warning() {
+    for commands in [
+        &["ip addr add 192.0.2.9/24 dev s0", "iptables -A INPUT -d 192.0.2.9 -p tcp --dport 443 -j DROP"][..],
+        &["iptables -A INPUT -p tcp --dport 80 -j DROP", "ip6tables -A INPUT -p tcp --dport 80 -j DROP"],
+    ] {
+        let lab = healthy();
+        words(&lab, commands);
+        let report = doctor(&lab, &[]);
+        assert_eq!((ids(&report, "cause"), ids(&report, "warning")), (vec![], vec!["firewall.refused"]), "{report:#}");
+    }
+    let lab = healthy();
+    words(&lab, &["iptables -A INPUT -p tcp --dport 80 -j DROP"]);
+    expect_cause(&doctor(&lab, &["--mode", "flexible"]), "firewall.refused", 522);
+}
+
+#[test]
+fn a_route_that_leads_nowhere_is_the_cause() {
+    let lab = healthy();
+    words(&lab, &["ip route del 173.245.48.29/32", "ip route add blackhole 173.245.48.0/20"]);
+    let report = doctor(&lab, &[]);
+    expect_cause(&report, "firewall.route", 523);
+    words(&lab, &[report["conclusion"]["next"].as_str().unwrap_or_default()]);
+    expect_healthy(&doctor(&lab, &[]));
+}

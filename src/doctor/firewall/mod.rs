@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 pub(super) use tools::blame_evasive;
 
-use super::Context;
-use crate::report::{CaughtReport, CulpritReport, Finding, Finds, ReachVerdict, Room};
+use super::{Context, Mode};
+use crate::report::{CaughtReport, CulpritReport, Finding, Finds, ReachReport, ReachVerdict, Room};
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let mut found = reach(cx);
@@ -42,7 +42,7 @@ fn reach(cx: &Context<'_>) -> Vec<Finding> {
     };
     let asked = reach.questions.iter().map(|q| format!("{} port {}: {}", q.to, q.port, q.verdict.as_str()));
     let asked = asked.collect::<Vec<_>>().join(", ");
-    let mut found: Vec<Finding> = reach.culprits.iter().map(culprit).collect();
+    let mut found: Vec<Finding> = reach.culprits.iter().map(|c| culprit(c, matters(cx, reach, c))).collect();
     // What a gap makes unknown has been said of it as a culprit.
     let said = |gap: &&String| reach.culprits.iter().any(|c| c.detail.as_ref() == Some(*gap));
     for gap in reach.gaps.iter().filter(|gap| !said(gap)) {
@@ -55,7 +55,63 @@ fn reach(cx: &Context<'_>) -> Vec<Finding> {
     found
 }
 
-fn culprit(c: &CulpritReport) -> Finding {
+/// How much it matters that this culprit refuses what it catches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Matters {
+    /// Visitors come there.
+    Much,
+    /// They may come there, or not: another address or scheme of the site is open. At these addresses it is caught.
+    Perhaps(BTreeSet<String>),
+    /// Nobody comes there: nothing listens.
+    Not,
+}
+
+fn matters(cx: &Context<'_>, reach: &ReachReport, c: &CulpritReport) -> Matters {
+    use std::net::IpAddr;
+    const HTTP: u16 = 80;
+    const HTTPS: u16 = 443;
+    let serves = |ip: IpAddr, port: u16| !cx.listening(ip, port).is_empty();
+    let caught: Vec<(IpAddr, u16)> = c
+        .catches
+        .iter()
+        .flat_map(|caught| {
+            let ports = caught.ports.iter().filter_map(|p| p.trim_end_matches("/tcp").parse::<u16>().ok());
+            let ports: Vec<u16> = ports.collect();
+            caught
+                .to
+                .iter()
+                .filter_map(|to| to.parse().ok())
+                .flat_map(move |to| ports.clone().into_iter().map(move |p| (to, p)))
+        })
+        .collect();
+    // A forwarded port is served by somebody else than this host. And where nothing listens at all, that is its own finding.
+    let is_forwarded = c.place.as_ref().is_some_and(|p| p.hook == "forward" || p.hook == "postrouting");
+    let any = cx.origins.iter().any(|ip| cx.ports.iter().any(|port| serves(*ip, *port)));
+    if is_forwarded || !any || caught.is_empty() {
+        return Matters::Much;
+    }
+    let relevant: Vec<(IpAddr, u16)> = caught.into_iter().filter(|(ip, port)| serves(*ip, *port)).collect();
+    if relevant.is_empty() {
+        return Matters::Not;
+    }
+    let is_open = |ip: IpAddr, port: u16| {
+        let to = ip.to_string();
+        let is =
+            |q: &crate::report::QuestionReport| q.to == to && q.port == port && q.verdict <= ReachVerdict::Throttled;
+        serves(ip, port) && reach.questions.iter().any(is)
+    };
+    let elsewhere = |(ip, port): &(IpAddr, u16)| {
+        let another = |other: &IpAddr| *other != *ip && other.is_ipv4() == ip.is_ipv4() && is_open(*other, *port);
+        let over_tls = *port == HTTP && cx.ask.mode != Mode::Flexible && is_open(*ip, HTTPS);
+        over_tls || cx.origins.iter().any(another)
+    };
+    if relevant.iter().all(elsewhere) {
+        return Matters::Perhaps(relevant.iter().map(|(ip, _)| ip.to_string()).collect());
+    }
+    Matters::Much
+}
+
+fn culprit(c: &CulpritReport, matters: Matters) -> Finding {
     let name = c.name.as_deref().unwrap_or("something that is no rule");
     let whom = whom(&c.catches);
     let mut ports: Vec<&str> =
@@ -90,6 +146,14 @@ fn culprit(c: &CulpritReport) -> Finding {
             format!("whether {whom} gets through {on} can't be told: {why}")
         }
         _ => format!("{name} {does} {whom} {on}{detail}"),
+    };
+    let (verdict, text) = match matters {
+        Matters::Not if verdict >= Finds::Warning => (Finds::Note, format!("{text}, where nothing listens")),
+        Matters::Perhaps(at) if verdict == Finds::Cause => {
+            let at: Vec<String> = at.into_iter().collect();
+            (Finds::Warning, format!("{text} of {}; it is open elsewhere", at.join(" and ")))
+        }
+        _ => (verdict, text),
     };
     let mut found = finding(id, verdict, text);
     if let Some(error) = c.cloudflare_error {

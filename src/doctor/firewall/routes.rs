@@ -15,13 +15,36 @@ use crate::{
 };
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
-    match cx.session.host.routes() {
-        Ok(routes) => swallowed(&routes, &cx.edge.iter().collect::<Vec<_>>()),
+    let edge: Vec<IpNet> = cx.edge.iter().collect();
+    // What can't be read of these is a gap of `verify`'s.
+    let mut found = dead_ends(&cx.session.host.dead_ends().unwrap_or_default(), &edge);
+    found.extend(match cx.session.host.routes() {
+        Ok(routes) => swallowed(&routes, &edge),
         Err(e) => {
             let text = format!("the routes could not be read: {}", e.message);
             vec![finding("firewall.routes-unseen", Finds::Skipped, text)]
         }
-    }
+    });
+    found
+}
+
+/// Routes that lead nowhere, over a part of Cloudflare.
+fn dead_ends(routes: &[(IpNet, String)], edge: &[IpNet]) -> Vec<Finding> {
+    let over = |net: &IpNet| edge.iter().find(|range| range.contains(net) || net.contains(*range));
+    let each = routes.iter().filter_map(|(net, words)| {
+        let range = over(net)?;
+        let text = format!("{words} leads nowhere: visitors from Cloudflare's {range} get no answer");
+        // "the route `blackhole 104.16.0.0/13`"
+        let route = words.split('`').nth(1).unwrap_or(words);
+        let family = if net.addr().is_ipv4() { "" } else { "-6 " };
+        let found = finding("firewall.route", Finds::Cause, text).seen(format!("ip {family}route"), route.to_owned());
+        Some(
+            found
+                .gives(&[522, 523])
+                .mend_by("take the route away where it is made", format!("ip {family}route delete {route}")),
+        )
+    });
+    each.collect()
 }
 
 /// Routes that are about a part of Cloudflare and leave by another interface than everything else.
@@ -69,6 +92,15 @@ mod tests {
 
     fn route(to: &str, gateway: Option<&str>, interface: &str) -> Route {
         Route { to: to.parse().unwrap(), gateway: gateway.map(|g| g.parse().unwrap()), interface: interface.to_owned() }
+    }
+
+    #[test]
+    fn a_route_that_leads_nowhere_is_taken_away_by_its_own_words() {
+        let edge = ["104.16.0.0/13".parse().unwrap()];
+        let route = |to: &str| vec![(to.parse().unwrap(), format!("the route `blackhole {to}`"))];
+        let found = dead_ends(&route("104.16.0.0/12"), &edge);
+        assert_eq!(found[0].fix.as_ref().unwrap().command.as_deref(), Some("ip route delete blackhole 104.16.0.0/12"));
+        assert!(dead_ends(&route("10.0.0.0/8"), &edge).is_empty());
     }
 
     #[test]

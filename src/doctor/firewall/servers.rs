@@ -69,7 +69,7 @@ fn nginx(said: &Said, edge: &Prefixes, hosts: &[String]) -> Vec<Finding> {
             continue;
         }
         done.push(first.block);
-        if !is_whole_site(said, first) || !is_asked_about(said, first, hosts) || shows_visitors(said, first) {
+        if !is_whole_site(said, first) || !is_asked_about(said, first, hosts) || asks_for_a_password(said, first) {
             continue;
         }
         let same = said.directives.iter().filter(|d| d.block == first.block && (d.is("allow") || d.is("deny")));
@@ -79,14 +79,29 @@ fn nginx(said: &Said, edge: &Prefixes, hosts: &[String]) -> Vec<Finding> {
         };
         let (rules, places): (Vec<_>, Vec<_>) = same.filter_map(|d| Some((of(d)?, d))).unzip();
         let denied: Vec<IpNet> = denied(edge, &rules).collect();
-        if denied.is_empty() {
+        let text = if shows_visitors(said, first) {
+            // By then the address is the visitor's own, and none of Cloudflare's any more.
+            let let_in = rules.iter().filter_map(|(allows, net)| net.filter(|_| *allows));
+            let only_cloudflare = rules.contains(&(false, None))
+                && rules.iter().any(|(allows, net)| *allows && net.is_some_and(|net| edge.covers(&net)))
+                && let_in.clone().all(|net| edge.covers(&net) || net.addr().is_loopback());
+            if !only_cloudflare {
+                continue;
+            }
+            "nginx lets in Cloudflare's addresses only, after it has put the visitors' in their place: all of them see 403 \
+             Forbidden"
+                .to_owned()
+        } else if denied.is_empty() {
             continue;
-        }
-        let mut cause = finding(
-            "firewall.nginx-denies",
-            Finds::Cause,
-            format!("nginx denies {}: its visitors see 403 Forbidden", whom(&denied, edge)),
-        );
+        } else {
+            format!("nginx denies {}: its visitors see 403 Forbidden", whom(&denied, edge))
+        };
+        // Without a name it can't be told whether this is the site that Cloudflare is asked for.
+        let servers = said.directives.iter().filter(|d| d.is("server")).count();
+        let one_of_several = hosts.is_empty() && servers > 1 && said.around_of(first).any(|head| head.is("server"));
+        let verdict = if one_of_several { Finds::Warning } else { Finds::Cause };
+        let text = if one_of_several { format!("one of nginx's {servers} sites: {text}") } else { text };
+        let mut cause = finding("firewall.nginx-denies", verdict, text);
         for directive in places.iter().filter(|d| d.is("deny")).take(3) {
             cause = cause.seen(directive.place(), directive.words.join(" "));
         }
@@ -149,14 +164,30 @@ fn is_asked_about(said: &Said, directive: &Directive, hosts: &[String]) -> bool 
         .filter(inside)
         .flat_map(|d| d.words.iter().skip(1).map(String::as_str))
         .collect();
-    hosts.is_empty() || names.is_empty() || hosts.iter().any(|host| names.iter().any(|name| serves(name, host)))
+    let names_it = |host: &str| {
+        let mut all = said.directives.iter().filter(|d| d.is("server_name")).flat_map(|d| d.words.iter().skip(1));
+        all.any(|name| serves(name, host))
+    };
+    let by_default = names.iter().all(|name| *name == "_");
+    hosts.is_empty()
+        || hosts.iter().any(|host| names.iter().any(|name| serves(name, host)) || (by_default && !names_it(host)))
 }
 
-/// `example.org`, `.example.org`, `*.example.org`, `_`
+/// Whether a password is as good as an address there: `satisfy any`.
+fn asks_for_a_password(said: &Said, directive: &Directive) -> bool {
+    let here = blocks_of(said, directive);
+    said.directives.iter().any(|d| d.is("satisfy") && d.value() == "any" && here.contains(&d.block))
+}
+
+/// The block of a directive, and those around it.
+fn blocks_of(said: &Said, directive: &Directive) -> Vec<Option<usize>> {
+    std::iter::once(directive.block).chain(said.around_of(directive).map(|head| head.block)).collect()
+}
+
+/// `example.org`, `.example.org`, `*.example.org`
 fn serves(name: &str, host: &str) -> bool {
     let ends = |end: &str| host.len() > end.len() && host.ends_with(end);
-    name == "_"
-        || name.eq_ignore_ascii_case(host)
+    name.eq_ignore_ascii_case(host)
         || name.starts_with('~')
         || name.strip_prefix('*').is_some_and(ends)
         || (name.starts_with('.') && (ends(name) || &name[1..] == host))
@@ -164,8 +195,7 @@ fn serves(name: &str, host: &str) -> bool {
 
 /// Whether nginx puts the visitor's address in place of Cloudflare's there.
 fn shows_visitors(said: &Said, directive: &Directive) -> bool {
-    let here: Vec<Option<usize>> =
-        std::iter::once(directive.block).chain(said.around_of(directive).map(|head| head.block)).collect();
+    let here = blocks_of(said, directive);
     said.directives.iter().any(|d| d.is("real_ip_header") && here.contains(&d.block))
 }
 
@@ -273,6 +303,14 @@ mod tests {
             // A part of the site, and somebody else's visitors.
             ("http { server { location /admin { deny all; } location ~ /\\.ht { deny all; } } }", vec![]),
             ("http { real_ip_header CF-Connecting-IP; server { deny 104.16.0.0/13; } }", vec![]),
+            ("http { server { satisfy any; allow 203.0.113.9; deny all; } }", vec![]),
+            (
+                "http { real_ip_header CF-Connecting-IP; server { allow 104.16.0.0/13; deny all; } }",
+                vec![
+                    "nginx lets in Cloudflare's addresses only, after it has put the visitors' in their place: all of them \
+                     see 403 Forbidden",
+                ],
+            ),
         ] {
             assert_eq!(causes(config, &[]), said, "{config}");
         }
@@ -281,6 +319,10 @@ mod tests {
     #[test]
     fn another_site_of_the_same_server_may_deny_whom_it_likes() {
         let config = "http { server { server_name intern.example; deny all; } server { server_name www.example; } }";
+        let default = "http { server { server_name _; deny all; } server { server_name www.example; } }";
+        assert_eq!(causes(default, &["www.example"]), Vec::<String>::new());
+        assert_eq!(causes(default, &["other.example"]).len(), 1);
+        assert_eq!(causes(config, &[]), Vec::<String>::new(), "a warning: which site is meant can't be told");
         assert_eq!(causes(config, &["www.example"]), Vec::<String>::new());
         assert_eq!(causes(config, &["intern.example"]).len(), 1);
     }
