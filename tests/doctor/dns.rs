@@ -40,7 +40,18 @@ impl Resolver {
     /// Starts it, and makes it the host's own.
     fn of(lab: &Lab, zone: Zone) -> Self {
         name_resolver(lab, STRANGER4);
-        let socket = lab.on_the_internet(|| UdpSocket::bind((STRANGER4, 53)).expect("be a resolver"));
+        let socket = lab.on_the_internet(|| {
+            // A program that another test is just starting may hold the socket of the one before for a moment.
+            let begun = std::time::Instant::now();
+            loop {
+                match UdpSocket::bind((STRANGER4, 53)) {
+                    Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed().as_secs() < 10 => {
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                    }
+                    bound => break bound.expect("be a resolver"),
+                }
+            }
+        });
         let asked = socket.try_clone().expect("clone a socket");
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 512];
