@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::Seen;
 use crate::{
-    allowlist::{Family, Prefixes, snapshot},
+    allowlist::{Family, Prefixes, short, snapshot},
     backends::Warning,
     plan::Protocol,
 };
@@ -123,9 +123,4 @@ fn blocked(seen: &Seen, warn: &mut impl FnMut(&str, String)) {
         );
         warn("csf-blocks-cloudflare", message);
     }
-}
-
-/// A lone address without its length, as CSF wants it.
-fn short(net: &ipnet::IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }

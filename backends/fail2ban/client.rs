@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use super::{file, jails::Jails};
 use crate::{
+    allowlist::short,
     error::{Error, ErrorKind, Result},
     host::{Look, Output},
     plan::Run,
@@ -190,7 +191,7 @@ fn loads(dumped: &Output) -> Loads {
 /// Makes a running jail ignore more.
 #[must_use]
 pub fn ignore(jail: &str, nets: &[IpNet]) -> Vec<Run> {
-    set(jail, "addignoreip", &nets.iter().map(word).collect::<Vec<_>>())
+    set(jail, "addignoreip", &nets.iter().map(short).collect::<Vec<_>>())
 }
 
 /// Lifts bans.
@@ -202,14 +203,9 @@ pub fn unban(jail: &str, banned: &[String]) -> Vec<Run> {
 /// Makes a running jail ignore less. `delignoreip` takes its first argument only, so this is a dialogue.
 #[must_use]
 pub fn heed(jail: &str, nets: &[IpNet]) -> Run {
-    let mut script: String = nets.iter().map(|n| format!("set {jail} delignoreip {}\n", word(n))).collect();
+    let mut script: String = nets.iter().map(|n| format!("set {jail} delignoreip {}\n", short(n))).collect();
     script.push_str("exit\n");
     Run::new([CLIENT, "-i"]).stdin(script)
-}
-
-/// As fail2ban writes it: an address without a length.
-fn word(net: &IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
 fn set(jail: &str, what: &str, words: &[String]) -> Vec<Run> {

@@ -10,6 +10,6 @@ mod tests;
 mod vet;
 
 pub use parse::RawList;
-pub(crate) use prefixes::missing;
 pub use prefixes::{Family, Prefixes};
+pub(crate) use prefixes::{missing, short};
 pub use vet::{Policy, Vetted, vet};

@@ -209,6 +209,11 @@ pub(crate) fn missing<T: Ord + Clone>(a: &[T], b: &[T]) -> Vec<T> {
         .collect()
 }
 
+/// A network as most tools write it: a lone address without its length.
+pub(crate) fn short(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

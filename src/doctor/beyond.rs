@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{
     Context,
-    directives::{self, Directive},
+    directives::{Configs, Directive},
 };
 use crate::{
     host::Look,
@@ -20,7 +20,7 @@ const MOST_UNREAD: usize = 5;
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let host = cx.session.host;
-    let mut found = pulls(host);
+    let mut found = pulls(host, &cx.configs);
     found.push(http3(udp_443(host)));
     found.push(
         note(
@@ -53,10 +53,10 @@ enum Wants {
 }
 
 /// Authenticated Origin Pulls.
-fn pulls(host: &dyn Look) -> Vec<Finding> {
-    let (nginx, apache) = (directives::nginx(host), directives::apache(host));
-    let directives = [nginx.directives, apache.directives].concat();
-    let unread = [nginx.unread, apache.unread].concat();
+fn pulls(host: &dyn Look, configs: &Configs<'_>) -> Vec<Finding> {
+    let (nginx, apache) = (configs.nginx(), configs.apache());
+    let directives = [&nginx.directives[..], &apache.directives].concat();
+    let unread = [&nginx.unread[..], &apache.unread].concat();
     let mut found = vec![judge_pulls(wants(&directives, &|path| is_shared(host, path)), &directives)];
     if !unread.is_empty() {
         let text = "not all of the web server's configuration could be read, so it may require a client certificate";

@@ -6,6 +6,7 @@
 //! Belongs here: the two languages, and following includes. Does not: what a directive means (the rooms).
 
 use std::{
+    cell::OnceCell,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -68,8 +69,31 @@ impl Directive {
     }
 }
 
+/// The configurations of this machine's web servers, each read when it is first asked for.
+pub(super) struct Configs<'a> {
+    host: &'a dyn Look,
+    nginx: OnceCell<Said>,
+    apache: OnceCell<Said>,
+}
+
+impl<'a> Configs<'a> {
+    pub(super) fn new(host: &'a dyn Look) -> Self {
+        Self { host, nginx: OnceCell::new(), apache: OnceCell::new() }
+    }
+
+    /// nginx's, from where it begins unless its arguments say otherwise.
+    pub(super) fn nginx(&self) -> &Said {
+        self.nginx.get_or_init(|| nginx(self.host))
+    }
+
+    /// Apache's.
+    pub(super) fn apache(&self) -> &Said {
+        self.apache.get_or_init(|| apache(self.host))
+    }
+}
+
 /// nginx's configuration, with whatever it includes in its place.
-pub(super) fn nginx(host: &dyn Look) -> Said {
+fn nginx(host: &dyn Look) -> Said {
     nginx_file(host).map_or_else(Said::default, |main| nginx_at(host, main))
 }
 
@@ -143,7 +167,7 @@ fn nginx_text(text: &str, file: &Path) -> Vec<Rest> {
 }
 
 /// Apache's configuration, sections included.
-pub(super) fn apache(host: &dyn Look) -> Said {
+fn apache(host: &dyn Look) -> Said {
     let mut said = Said::default();
     let dump = match apache_dump(host) {
         Some(Ok(dump)) => dump,

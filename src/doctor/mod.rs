@@ -27,6 +27,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use jiff::SignedDuration;
 
+use self::directives::Configs;
 use crate::{
     allowlist::{Prefixes, snapshot},
     backends::Warning,
@@ -39,6 +40,11 @@ use crate::{
     plan::Desired,
     report::{BackendReport, DoctorReport, Finding, Finds, ReachReport, ReachVerdict, Report, SourceReport},
 };
+
+/// Ports that Cloudflare proxies to plain HTTP at the origin (CLOUDFLARE.md, "Ports that Cloudflare proxies").
+const HTTP_PORTS: [u16; 7] = [80, 8080, 8880, 2052, 2082, 2086, 2095];
+/// Ports that it proxies to HTTPS, but 443 under Flexible.
+const HTTPS_PORTS: [u16; 6] = [443, 2053, 2083, 2087, 2096, 8443];
 
 /// The zone's encryption mode: how Cloudflare connects to the origin (CLOUDFLARE.md, "Encryption modes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -122,6 +128,8 @@ pub struct Context<'a> {
     pub backends: Vec<BackendReport>,
     /// What `status` warns of.
     pub told: Vec<Warning>,
+    /// What the web servers' configurations say.
+    configs: Configs<'a>,
 }
 
 impl Context<'_> {
@@ -220,6 +228,7 @@ impl Session<'_> {
             reach,
             backends: status.backends,
             told: status.warnings,
+            configs: Configs::new(self.host),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::{Duration, Instant},
@@ -21,28 +22,29 @@ pub struct RunLock {
     _file: File,
 }
 
+/// Opens a lock file, and makes it where there is none.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    // Only root can put a link into such a folder; one is refused all the same.
+    let flags = libc::O_NOFOLLOW;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+}
+
 /// Takes the lock, waiting at most `limit`.
 ///
 /// # Errors
 /// `locked` if another run holds it for longer; `no-privilege` or `io` if the file can't be opened.
 pub fn take(limit: Duration) -> Result<RunLock> {
     let path = Path::new(PATH);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        // Nobody but root can put a link into /run; refuse one all the same.
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                Error::new(ErrorKind::NoPrivilege, format!("cannot open the lock {PATH}: permission denied"))
-                    .hint("run edgeallow as root; to look without changing anything, use --dry-run")
-            }
-            _ => Error::io(ErrorKind::Io, "open the lock", path, &e),
-        })?;
+    let file = open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Error::new(ErrorKind::NoPrivilege, format!("cannot open the lock {PATH}: permission denied"))
+                .hint("run edgeallow as root; to look without changing anything, use --dry-run")
+        }
+        _ => Error::io(ErrorKind::Io, "open the lock", path, &e),
+    })?;
     let start = Instant::now();
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

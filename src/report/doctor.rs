@@ -153,6 +153,15 @@ impl Finding {
         self
     }
 
+    /// With a way to mend it, where one is known.
+    #[must_use]
+    pub fn mend_if(self, text: Option<impl Into<String>>) -> Self {
+        match text {
+            Some(text) => self.mend(text),
+            None => self,
+        }
+    }
+
     /// With a way to mend it, and the command.
     #[must_use]
     pub fn mend_by(mut self, text: impl Into<String>, command: impl Into<String>) -> Self {

@@ -5,8 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{judge::Trouble, rules::Held};
 use crate::{
     backends::Warning,
-    engine::state::make_folder,
+    engine::{lock, state::make_folder},
     error::{Error, ErrorKind, Result},
     host::replace_own,
 };
@@ -91,17 +90,9 @@ impl Keeper {
     pub fn take(state_dir: &Path) -> Result<Self> {
         make_folder(state_dir).map_err(privilege)?;
         let path = state_dir.join("watch.lock");
-        let lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(|e| privilege(Error::io(ErrorKind::State, "open the lock", &path, &e)))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { file: state_dir.join(NAME), stored: None, _lock: lock }),
+        let file = lock::open(&path).map_err(|e| privilege(Error::io(ErrorKind::State, "open the lock", &path, &e)))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { file: state_dir.join(NAME), stored: None, _lock: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let what = format!("another edgeallow watches already (it holds {})", path.display());
                 Err(Error::new(ErrorKind::Locked, what).hint("end that one, or give another --state-dir"))

@@ -14,11 +14,11 @@ use std::{
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, SignatureScheme, StreamOwned,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use socket2::{Domain, Socket, Type};
 
-use super::site::{NAME, papers, root};
+use super::site::{NAME, root, server_side};
 use crate::lab::{EDGE4, Lab, SERVER4};
 
 /// How long it waits for a SYN-ACK; Cloudflare waits for some 19 seconds.
@@ -58,7 +58,7 @@ impl Edge {
         let (accepting, internet) = (socket.try_clone().expect("clone a socket"), lab.internet());
         let mode = Arc::new(Mutex::new(mode));
         let now = Arc::clone(&mode);
-        let tls = Arc::new(visible());
+        let tls = Arc::new(server_side());
         let thread = std::thread::spawn(move || {
             internet.enter();
             while let Ok((visitor, _)) = accepting.accept() {
@@ -88,18 +88,6 @@ impl Drop for Edge {
 
 fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().expect("an address"), port)
-}
-
-/// The edge's own side of TLS towards visitors.
-fn visible() -> ServerConfig {
-    let chain = CertificateDer::pem_slice_iter(papers().chain.as_bytes()).map(|c| c.expect("a certificate")).collect();
-    let key = PrivateKeyDer::from_pem_slice(papers().key.as_bytes()).expect("a key");
-    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring has all versions")
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .expect("the key fits")
 }
 
 fn serve(visitor: TcpStream, tls: &Arc<ServerConfig>, mode: Mode) -> std::io::Result<()> {

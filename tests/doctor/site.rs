@@ -277,7 +277,8 @@ pub fn answer(client: &mut (impl Read + Write), with: &str) {
     }
 }
 
-fn server_side() -> ServerConfig {
+/// How a server shows the papers.
+pub fn server_side() -> ServerConfig {
     let chain = CertificateDer::pem_slice_iter(papers().chain.as_bytes()).map(|c| c.expect("a certificate")).collect();
     let key = PrivateKeyDer::from_pem_slice(papers().key.as_bytes()).expect("a key");
     ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

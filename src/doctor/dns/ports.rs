@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 
 use super::finding;
-use crate::report::{Finding, Finds};
-
-/// CLOUDFLARE.md, "Ports that Cloudflare proxies"; Cloudflare's "Network ports".
-const HTTP: [u16; 7] = [80, 8080, 8880, 2052, 2082, 2086, 2095];
-const HTTPS: [u16; 6] = [443, 2053, 2083, 2087, 2096, 8443];
+use crate::{
+    doctor::{HTTP_PORTS, HTTPS_PORTS},
+    report::{Finding, Finds},
+};
 
 /// What to say of the ports that are asked about. Those that were named on the command line (`named`) are where visitors
 /// go; the others are only let through. `proxied` says whether any name is proxied, if that is known.
 pub(super) fn judge(ports: &BTreeSet<u16>, named: &BTreeSet<u16>, proxied: Option<bool>) -> Vec<Finding> {
-    let outside: Vec<u16> = ports.iter().copied().filter(|p| !HTTP.contains(p) && !HTTPS.contains(p)).collect();
+    let outside: Vec<u16> =
+        ports.iter().copied().filter(|p| !HTTP_PORTS.contains(p) && !HTTPS_PORTS.contains(p)).collect();
     outside.into_iter().map(|port| one(port, named.contains(&port), proxied)).collect()
 }
 
 fn one(port: u16, named: bool, proxied: Option<bool>) -> Finding {
-    let list = HTTP.iter().chain(&HTTPS).collect::<BTreeSet<_>>();
+    let list = HTTP_PORTS.iter().chain(&HTTPS_PORTS).collect::<BTreeSet<_>>();
     let list = list.into_iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
     let (verdict, then) = match (named, proxied) {
         // No error number: it isn't Cloudflare's web server that leaves the visitor without an answer.
@@ -35,8 +35,8 @@ fn one(port: u16, named: bool, proxied: Option<bool>) -> Finding {
     found.mend(format!(
         "let the site listen on port {} for HTTPS or {} for HTTP; or leave it on {port}, send visitors to 443, and let an \
          Origin Rule at Cloudflare change the destination port to {port}",
-        nearest(port, &HTTPS),
-        nearest(port, &HTTP)
+        nearest(port, &HTTPS_PORTS),
+        nearest(port, &HTTP_PORTS)
     ))
 }
 
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn the_nearest_ports_are_told() {
         for (port, https, http) in [(9000, 8443, 8880), (8444, 8443, 8080), (81, 443, 80), (2084, 2083, 2082)] {
-            assert_eq!((nearest(port, &HTTPS), nearest(port, &HTTP)), (https, http), "{port}");
+            assert_eq!((nearest(port, &HTTPS_PORTS), nearest(port, &HTTP_PORTS)), (https, http), "{port}");
         }
     }
 }

@@ -34,10 +34,7 @@ fn reach(cx: &Context<'_>) -> Vec<Finding> {
         Err(e) => {
             let text = format!("whether Cloudflare gets through the packet filters can't be told: {}", e.message);
             let skipped = finding("firewall.unseen", Finds::Skipped, text);
-            return vec![match &e.hint {
-                Some(hint) => skipped.mend(hint.clone()),
-                None => skipped,
-            }];
+            return vec![skipped.mend_if(e.hint.clone())];
         }
     };
     let asked = reach.questions.iter().map(|q| format!("{} port {}: {}", q.to, q.port, q.verdict.as_str()));

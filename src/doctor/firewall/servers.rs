@@ -13,7 +13,7 @@ use crate::{
     allowlist::Prefixes,
     doctor::{
         Context,
-        directives::{self, Directive, Said},
+        directives::{Directive, Said},
     },
     report::{Finding, Finds},
 };
@@ -23,9 +23,8 @@ const APACHE_LIMITS: [&str; 5] =
     ["QS_SrvMaxConnPerIP", "QS_ClientEventPerSecLimit", "IPReadLimit", "IPTotalLimit", "MaxConnPerIP"];
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
-    let host = cx.session.host;
-    let mut found = nginx(&directives::nginx(host), &cx.edge, &cx.ask.hosts);
-    found.extend(apache(&directives::apache(host), &cx.edge));
+    let mut found = nginx(cx.configs.nginx(), &cx.edge, &cx.ask.hosts);
+    found.extend(apache(cx.configs.apache(), &cx.edge));
     found
 }
 

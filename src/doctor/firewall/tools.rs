@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::finding;
 use crate::{
-    allowlist::Prefixes,
+    allowlist::{Prefixes, short},
     backends::Warning,
     doctor::Context,
     report::{BackendReport, BackendState, Finding, Finds, ReachVerdict},
@@ -91,10 +91,7 @@ fn backend(b: &BackendReport, applied: bool, caught: bool) -> Vec<Finding> {
             let why = b.error.as_ref().map(|e| e.message.clone()).unwrap_or_default();
             let skipped =
                 finding("firewall.backend", Finds::Skipped, format!("{} could not be looked at: {why}", b.name));
-            found.push(match b.error.as_ref().and_then(|e| e.hint.clone()) {
-                Some(hint) => skipped.mend(hint),
-                None => skipped,
-            });
+            found.push(skipped.mend_if(b.error.as_ref().and_then(|e| e.hint.clone())));
         }
         _ => {}
     }
@@ -163,14 +160,10 @@ fn decisions(answer: &[u8], edge: &Prefixes, caught: bool) -> serde_json::Result
             let text = format!("CrowdSec has decided on a {} of {}, which is Cloudflare's", d.kind, d.value);
             Some(finding("firewall.crowdsec", verdict, text).seen("cscli decisions list", d.scenario).mend_by(
                 "lift it, and put the ranges on CrowdSec's allowlist",
-                format!("cscli decisions delete {option} {}", net_words(&net)),
+                format!("cscli decisions delete {option} {}", short(&net)),
             ))
         })
         .collect())
-}
-
-fn net_words(net: &ipnet::IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
 #[cfg(test)]

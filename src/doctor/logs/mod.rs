@@ -36,7 +36,7 @@ use self::{
     symptom::{Kind, Symptom},
     times::Clock,
 };
-use super::Context;
+use super::{Context, directives::Configs};
 use crate::{
     allowlist::Prefixes,
     error::io_reason,
@@ -59,6 +59,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     };
     let ask = Ask {
         host: cx.session.host,
+        configs: &cx.configs,
         edge: &cx.edge,
         ports: &cx.ports,
         given: &cx.ask.logs,
@@ -72,6 +73,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
 /// What is asked of the logs.
 struct Ask<'a> {
     host: &'a dyn Look,
+    configs: &'a Configs<'a>,
     edge: &'a Prefixes,
     ports: &'a BTreeSet<u16>,
     /// Files that were named.
@@ -117,7 +119,7 @@ impl Ask<'_> {
             work.seen.system = true;
         }
         if seen.tallies.values().any(|t| t.visitors > 0) {
-            seen.masks = places::masks(self.host);
+            seen.masks = places::masks(self.host, self.configs);
         }
         seen
     }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::directives;
+use super::super::directives::Configs;
 use crate::host::Look;
 
 /// Folders in which every file is a log of a web server.
@@ -137,12 +137,12 @@ pub(super) struct Mask {
 }
 
 /// Such settings, as far as the configurations say so.
-pub(super) fn masks(host: &dyn Look) -> Vec<Mask> {
+pub(super) fn masks(host: &dyn Look, configs: &Configs<'_>) -> Vec<Mask> {
     const LITESPEED: [&str; 2] = ["/usr/local/lsws/conf/httpd_config.conf", "/usr/local/lsws/conf/httpd_config.xml"];
     const IN_HEADER: &str = "useIpInProxyHeader";
     let mut found = Vec::new();
     for (server, setting, said) in
-        [("nginx", "real_ip_header", directives::nginx(host)), ("Apache", "RemoteIPHeader", directives::apache(host))]
+        [("nginx", "real_ip_header", configs.nginx()), ("Apache", "RemoteIPHeader", configs.apache())]
     {
         let set = said.directives.iter().filter(|d| d.is(setting));
         found.extend(set.map(|d| Mask { server, setting, place: d.place() }));

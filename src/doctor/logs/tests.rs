@@ -63,6 +63,7 @@ fn seen(host: &Host, given: &[&str]) -> Seen {
     let given: Vec<PathBuf> = given.iter().map(PathBuf::from).collect();
     Ask {
         host,
+        configs: &Configs::new(host),
         edge: &edge,
         ports: &[80, 443].into(),
         given: &given,

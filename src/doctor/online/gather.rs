@@ -10,13 +10,13 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    HTTP_PORTS, TLS_PORTS, servers,
+    servers,
     servers::Installed,
     visit::{CONNECT, Visit, Visitor},
 };
 use crate::{
     allowlist::Family,
-    doctor::{Context, Mode},
+    doctor::{Context, HTTP_PORTS, HTTPS_PORTS, Mode},
     engine::verify::Ask as ReachAsk,
     error::Result,
     host::ListenSocket,
@@ -195,7 +195,7 @@ fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<Visitor> {
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
     let sites: Vec<String> = if cx.ask.hosts.is_empty() { vec![bare] } else { cx.ask.hosts.clone() };
-    let tls = TLS_PORTS.contains(&door.port());
+    let tls = HTTPS_PORTS.contains(&door.port());
     let schemes: &[Scheme] = match (cx.ask.mode, door.port()) {
         // CLOUDFLARE.md, "Encryption modes": the other HTTPS ports fall back to Full.
         (Mode::Flexible, 443) => &[],

@@ -3,13 +3,13 @@
 //! Belongs here: who listens. Does not: what is answered (`answers`).
 
 use super::{
-    HTTP_PORTS, TLS_PORTS, answers,
+    answers,
     gather::{Port, Seen, Way},
     servers::{self, Installed},
     words::{addresses, list, ports, socket, ss, who},
 };
 use crate::{
-    doctor::Mode,
+    doctor::{HTTP_PORTS, HTTPS_PORTS, Mode},
     report::{Finding, Finds, Room},
 };
 
@@ -78,7 +78,7 @@ fn need(seen: &Seen, port: u16) -> Need {
         (Mode::Unknown, 443) if open(80) => Need::Tell,
         (Mode::Unknown, 80 | 443) => Need::Must,
         // Who named the port wants it to work; who only let the firewall have it may not use it.
-        (_, port) if HTTP_PORTS.contains(&port) || TLS_PORTS.contains(&port) => {
+        (_, port) if HTTP_PORTS.contains(&port) || HTTPS_PORTS.contains(&port) => {
             if seen.ports_asked {
                 Need::Must
             } else {
@@ -163,7 +163,7 @@ fn nothing_listens(seen: &Seen, on: &[&Port], verdict: Finds) -> Finding {
         |more: String| finding("online.nothing-listens", verdict, text + &more).seen(ss(&numbers), shows).gives(&[521]);
 
     if let Some(Installed { server, .. }) = seen.servers.iter().find(|s| s.runs) {
-        let with = if numbers.iter().any(|p| TLS_PORTS.contains(p)) { ", with a certificate for TLS" } else { "" };
+        let with = if numbers.iter().any(|p| HTTPS_PORTS.contains(p)) { ", with a certificate for TLS" } else { "" };
         return found(format!(", though {} runs", server.name)).mend_by(
             format!("let {} listen there too{with}; this shows where that is set", server.name),
             server.find_listen,

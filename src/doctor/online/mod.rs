@@ -35,10 +35,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
                 Finds::Skipped,
                 format!("whether anything listens can't be told: {}", e.message),
             );
-            vec![match e.hint {
-                Some(hint) => skipped.mend(hint),
-                None => skipped,
-            }]
+            vec![skipped.mend_if(e.hint)]
         }
     }
 }
@@ -57,11 +54,6 @@ pub(super) fn give_way(findings: &mut [Finding]) {
         effect.fix = None;
     }
 }
-
-/// Ports that Cloudflare proxies to plain HTTP (CLOUDFLARE.md).
-const HTTP_PORTS: [u16; 7] = [80, 8080, 8880, 2052, 2082, 2086, 2095];
-/// Ports that it proxies to HTTPS, but 80's counterpart under Flexible.
-const TLS_PORTS: [u16; 6] = [443, 2053, 2083, 2087, 2096, 8443];
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@
 
 use super::{Gauge, config::Setting, finding, more, plural};
 use crate::{
-    doctor::directives::{self, Directive},
+    doctor::directives::{self, Configs, Directive},
     host::{Look, Process},
     report::{Finding, Finds},
 };
@@ -37,8 +37,8 @@ pub(super) struct Limits {
 ///
 /// # Errors
 /// Why it can't be told.
-pub(super) fn limits(host: &dyn Look) -> Result<Limits, String> {
-    let said = directives::apache(host);
+pub(super) fn limits(host: &dyn Look, configs: &Configs<'_>) -> Result<Limits, String> {
+    let said = configs.apache();
     if said.directives.is_empty() {
         let why = said.unread.first().cloned();
         return Err(why.unwrap_or_else(|| "there is no apachectl to ask for its configuration".to_owned()));

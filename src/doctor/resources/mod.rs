@@ -39,7 +39,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     // What takes its time lies between the two looks.
     let gauges = gauges::Gauges::read(host);
     let packages = packages::look(host);
-    let limits = servers::Limits::read(host, &host.processes(&servers::is_wanted));
+    let limits = servers::Limits::read(host, &cx.configs, &host.processes(&servers::is_wanted));
     thread::sleep(APART.saturating_sub(first.elapsed()));
     let growth = growth::Growth { before: counted, after: growth::Counters::read(host), apart: first.elapsed() };
     let queues = queues.end(host);

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use super::{Gauge, config::Setting, finding, more, plural};
 use crate::{
-    doctor::directives,
+    doctor::directives::{self, Configs},
     host::{Look, Process},
     report::{Finding, Finds},
 };
@@ -24,11 +24,13 @@ pub(super) struct Limits {
 }
 
 /// Of the nginx whose master process has this title; nothing where its file can't be read.
-pub(super) fn limits(host: &dyn Look, title: &str) -> Option<Limits> {
+pub(super) fn limits(host: &dyn Look, configs: &Configs<'_>, title: &str) -> Option<Limits> {
     let named = title.split_whitespace().skip_while(|w| *w != "-c").nth(1).filter(|f| f.starts_with('/'));
-    let file = named.map(PathBuf::from).or_else(|| directives::nginx_file(host))?;
+    let named = named.map(PathBuf::from);
+    let file = named.clone().or_else(|| directives::nginx_file(host))?;
     host.file(&file).ok()??;
-    let said = directives::nginx_at(host, file.clone()).directives;
+    let its_own = named.map(|file| directives::nginx_at(host, file));
+    let said = &its_own.as_ref().unwrap_or_else(|| configs.nginx()).directives;
     // nginx takes each of them in one kind of block only.
     let number = |name| said.iter().rfind(|d| d.is(name)).and_then(|d| Setting::of(name, d));
     Some(Limits {
@@ -103,13 +105,14 @@ mod tests {
         write("nginx.conf", "include *.inc;\nevents {\n worker_connections 768;\n}\nhttp { x {} }\n");
         write("a.inc", "# none\nworker_rlimit_nofile 4096;\ninclude a.inc;\n");
         let host = crate::host::Machine::new();
-        let seen = limits(&host, &format!("nginx: master process nginx -c {}", main.display())).unwrap();
+        let seen =
+            limits(&host, &Configs::new(&host), &format!("nginx: master process nginx -c {}", main.display())).unwrap();
         assert_eq!(seen.connections, Setting::at("worker_connections", 768, &main, 3));
         assert_eq!(seen.files, Some(Setting::at("worker_rlimit_nofile", 4096, &folder.path().join("a.inc"), 2)));
         write("nginx.conf", "");
-        let seen = limits(&host, &format!("nginx -c {}", main.display())).unwrap();
+        let seen = limits(&host, &Configs::new(&host), &format!("nginx -c {}", main.display())).unwrap();
         assert_eq!((seen.connections.value, seen.connections.place.is_none()), (512, true));
-        assert_eq!(limits(&host, "nginx -c /nowhere/nginx.conf"), None);
+        assert_eq!(limits(&host, &Configs::new(&host), "nginx -c /nowhere/nginx.conf"), None);
     }
 
     #[test]

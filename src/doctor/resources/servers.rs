@@ -13,6 +13,7 @@ use super::{
     queues::Queues,
 };
 use crate::{
+    doctor::directives::Configs,
     host::{Connection, ListenSocket, Look, Process},
     report::{Finding, Finds},
 };
@@ -114,14 +115,14 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn read(host: &dyn Look, processes: &[Process]) -> Self {
+    pub(super) fn read(host: &dyn Look, configs: &Configs<'_>, processes: &[Process]) -> Self {
         let mut limits = Self::default();
         // The files of a container are not here.
         for server in group(processes.to_vec()).iter().filter(|s| !s.master.elsewhere) {
             let (pid, title) = (server.master.pid, &server.master.title);
             match server.kind {
-                Kind::Nginx => limits.nginx.extend(nginx::limits(host, title).map(|l| (pid, l))),
-                Kind::Apache => limits.apache = limits.apache.take().or_else(|| Some(apache::limits(host))),
+                Kind::Nginx => limits.nginx.extend(nginx::limits(host, configs, title).map(|l| (pid, l))),
+                Kind::Apache => limits.apache = limits.apache.take().or_else(|| Some(apache::limits(host, configs))),
                 Kind::Fpm => limits.fpm.extend(fpm::pools(host, title).map(|p| (pid, p))),
                 Kind::LiteSpeed | Kind::Caddy | Kind::Haproxy => {}
             }

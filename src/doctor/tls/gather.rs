@@ -11,9 +11,9 @@ use std::{
 use rustls::{RootCertStore, pki_types::ServerName};
 use tokio::task::JoinSet;
 
-use super::{HTTPS, certificate::Certificate};
+use super::certificate::Certificate;
 use crate::{
-    doctor::{Context, site::Site},
+    doctor::{Context, HTTPS_PORTS, site::Site},
     error::Result,
     probe::{
         self,
@@ -77,7 +77,7 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Vec<Look>> {
         // What can't be a name is kept as it is: that it isn't asked for is said below.
         let site = typed.map(|t| t.parse().unwrap_or(Site { name: t.clone(), port: None }));
         let also = site.as_ref().and_then(|s| s.port);
-        let ports: BTreeSet<u16> = cx.ports.iter().copied().chain(also).filter(|p| HTTPS.contains(p)).collect();
+        let ports: BTreeSet<u16> = cx.ports.iter().copied().chain(also).filter(|p| HTTPS_PORTS.contains(p)).collect();
         for port in ports {
             for &ip in &cx.origins {
                 let plain = (is_here(cx, ip) && cx.listeners.is_ok()).then(|| !cx.listening(ip, 80).is_empty());

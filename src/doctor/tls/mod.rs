@@ -24,9 +24,6 @@ pub mod modes;
 use super::Context;
 use crate::report::{Finding, Finds, Room};
 
-/// The ports on which Cloudflare speaks TLS to an origin (CLOUDFLARE.md, "Ports that Cloudflare proxies").
-const HTTPS: [u16; 6] = [443, 2053, 2083, 2087, 2096, 8443];
-
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let looks = match gather::gather(cx) {
         Ok(looks) => looks,

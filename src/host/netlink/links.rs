@@ -15,6 +15,7 @@ use super::{
     socket::{Message, Socket, failed, refused},
 };
 use crate::{
+    allowlist::short,
     error::Result,
     host::{Address, Link, Route},
 };
@@ -194,8 +195,7 @@ fn dead_end(body: &[u8]) -> Option<(IpNet, String)> {
     let destination = find(body.get(RT..)?, 1)?;
     let address = from_bytes(destination)?;
     let net = IpNet::new(address, length).ok()?;
-    let words = if net.prefix_len() == net.max_prefix_len() { address.to_string() } else { net.to_string() };
-    Some((net, format!("the route `{kind} {words}`")))
+    Some((net, format!("the route `{kind} {}`", short(&net))))
 }
 
 fn dump(socket: &Socket, kind: u16, body: &[u8], what: &str, each: &mut dyn FnMut(Message<'_>)) -> Result<()> {
