@@ -155,7 +155,9 @@ fn who_undoes_it_again_and_again_is_named_and_met_more_rarely() {
         keeper.wait_for("healed nftables", heals);
         keeper.wait_for("after the heal before", heals);
     }
-    keeper.wait_for("SOMETHING KEEPS UNDOING", 1);
+    keeper.wait_for("after a change by nft (process ", 6);
+    keeper.wait_for("end it (it was last changed by nft (process ", 1);
+    assert_eq!(keeper.said("SOMETHING KEEPS UNDOING"), 1);
     flush();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {

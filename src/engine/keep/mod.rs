@@ -29,7 +29,12 @@ use self::{
 use crate::{
     backends::Warning,
     error::{Error, ErrorKind, Exit, Result, io_reason},
-    host::{netlink::Listener, service::Manager, signals::Signals, watch::Watcher},
+    host::{
+        netlink::{Listener, Writer},
+        service::Manager,
+        signals::Signals,
+        watch::Watcher,
+    },
     report::{BackendState, Report},
 };
 
@@ -55,6 +60,9 @@ pub struct Seen {
     pub failure: bool,
 }
 
+/// At most so many programs are remembered as having changed the rule set.
+const WRITERS: usize = 4;
+
 /// The warning that somebody keeps undoing what is done, so that it is put back only from time to time.
 pub const UNDONE_AGAIN: &str = "undone-again";
 
@@ -77,6 +85,10 @@ pub struct Keeper<'a> {
     manager: Manager,
     timing: Timing,
     work: &'a mut dyn Work,
+    /// Who has changed the rule set since the last look ended, the latest first.
+    writers: Vec<Writer>,
+    /// Who had done so when something was last put back, as [`said_by`] says it.
+    undone_by: String,
     /// What was said already and still holds.
     said: BTreeSet<String>,
     /// What failed in the last look.
@@ -97,6 +109,8 @@ impl<'a> Keeper<'a> {
             manager: Manager::from_env(),
             timing: Timing::new(Instant::now(), every),
             work,
+            writers: Vec::new(),
+            undone_by: String::new(),
             said: BTreeSet::new(),
             failing: BTreeSet::new(),
             heals: 0,
@@ -141,7 +155,14 @@ impl<'a> Keeper<'a> {
 
     /// Whether anything has changed since this was last asked.
     fn hear(&mut self) -> Result<bool> {
-        let rules = self.changes.drain()?;
+        let ours = std::process::id();
+        let rules = self.changes.drain(|writer| {
+            if writer.pid != ours && !self.writers.contains(&writer) {
+                // A program that is run again and again has a new number each time; of those the latest are told.
+                self.writers.truncate(WRITERS - 1);
+                self.writers.insert(0, writer);
+            }
+        })?;
         Ok(self.watcher.drain()? || rules)
     }
 
@@ -162,13 +183,20 @@ impl<'a> Keeper<'a> {
     fn look(&mut self, why: &str) {
         let started = Instant::now();
         self.timing.begin();
-        let mut looks = vec![self.once(why)];
+        if let Err(e) = self.hear() {
+            tracing::debug!("{e}");
+        }
+        let by = said_by(&std::mem::take(&mut self.writers));
+        let mut looks = vec![self.once(&format!("{why}{by}"))];
         if looks[0].end == End::Healed {
+            self.undone_by = by;
             let second = self.once("the heal before");
             // It goes without saying if it finds nothing.
             if second.end != End::Clean {
                 looks.push(second);
             }
+            // Who was heard meanwhile are the programs that the first look ran.
+            self.writers.clear();
         }
         let (now, end) = (Instant::now(), looks[looks.len() - 1].end);
         let step = self.timing.ended(now, end, now.duration_since(started));
@@ -193,8 +221,9 @@ impl<'a> Keeper<'a> {
         if let Some(wait) = wait.filter(|_| end == End::Healed) {
             let what = format!(
                 "something keeps undoing edgeallow's changes: they are put back only every {} s; find what writes the rules \
-                 and end it",
-                wait.as_secs()
+                 and end it{}",
+                wait.as_secs(),
+                self.suspects()
             );
             report.warnings.push(Warning::new(UNDONE_AGAIN, what));
         }
@@ -283,10 +312,23 @@ impl<'a> Keeper<'a> {
         tracing::error!(
             "SOMETHING KEEPS UNDOING edgeallow's changes: from now on they are put back only every {} s, and Cloudflare may \
              be turned away in between. Find what writes the rules (`nft monitor`, cron, another firewall manager) and \
-             end it; `systemctl reload edgeallow-keep` or SIGHUP looks at once",
-            wait.as_secs()
+             end it{}; `systemctl reload edgeallow-keep` or SIGHUP looks at once",
+            wait.as_secs(),
+            self.suspects()
         );
     }
+
+    /// Who had changed the rule set when something was last put back, in brackets; nothing if that isn't known.
+    fn suspects(&self) -> String {
+        if self.undone_by.is_empty() { String::new() } else { format!(" (it was last changed{})", self.undone_by) }
+    }
+}
+
+/// Who changed the rule set, as the end of a sentence: nothing if nobody is known.
+fn said_by(writers: &[Writer]) -> String {
+    let each = writers.iter().map(|w| format!("{} (process {})", w.name, w.pid));
+    let all = each.collect::<Vec<_>>().join(", ");
+    if all.is_empty() { all } else { format!(" by {all}") }
 }
 
 /// What failed, in words.

@@ -23,6 +23,6 @@ mod sockets;
 pub use batch::apply;
 pub use dump::{elements, generation, has_ipset, has_table, ports, ruleset, sample, verdicts};
 pub use links::{dead_ends, links, route, routes};
-pub use listen::Listener;
+pub use listen::{Listener, Writer};
 pub use netns::in_fresh_netns;
 pub use sockets::{connections, listeners, unix_listeners};

@@ -17,14 +17,14 @@ use rustix::{
 use crate::error::{Error, ErrorKind, Result, io_reason};
 
 /// `NFNL_SUBSYS_NFTABLES` of linux/netfilter/nfnetlink.h, in the upper half of a message's type.
-const SUBSYSTEM: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8;
+pub(super) const SUBSYSTEM: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8;
 const NLMSG_ERROR: u16 = libc::NLMSG_ERROR as u16;
 const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
 /// `NLM_F_DUMP_INTR` of linux/netlink.h: the rule set changed while it was being told.
 const DUMP_INTERRUPTED: u16 = 0x10;
 /// Length of `struct nlmsghdr`, and of it with the `struct nfgenmsg` behind.
 const HEADER: usize = 16;
-const FULL_HEADER: usize = 20;
+pub(super) const FULL_HEADER: usize = 20;
 
 /// The error number of a lost race: `ERESTART`, not in userspace's headers (linux/errno.h).
 pub(super) const ERESTART: i32 = 85;
