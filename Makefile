@@ -20,7 +20,7 @@ BINARY := $(TARGET)/release/edgeallow
 # The tests wait for packets that never come most of the time, so more of them run at once than there are processors.
 export RUST_TEST_THREADS ?= 8
 
-SCRIPTS := .ci/run tests/demo.sh tests/throwaway.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
+SCRIPTS := .ci/run tests/again.sh tests/demo.sh tests/throwaway.sh tests/conformance/csf_stand_in.sh examples/hooks/mail.sh \
 	tests/units/systemd.sh $(wildcard tests/units/cases/*.sh) $(wildcard packaging/*.sh packaging/rpm/*.sh packaging/deb/p*)
 
 .PHONY: help demo test test-all oracle lint bench bench-idle install setup build docs
@@ -56,13 +56,13 @@ demo:
 test:
 	@packaging/needs.sh build test
 	@packaging/ansible_env.sh '$(TARGET)/ansible' test
-	cargo test --locked --features fault-injection,schema
+	cargo test --locked --no-fail-fast --features fault-injection,schema
 
 # Also kills and failures at every step of firewalld, whose every command is a Python program.
 test-all:
 	@packaging/needs.sh build test
 	@packaging/ansible_env.sh '$(TARGET)/ansible' test
-	cargo test --locked --all-features
+	cargo test --locked --no-fail-fast --all-features
 
 # `make test` does the same with 40 rule sets, `make test-all` with as many as this. The seed is printed first.
 oracle: export EDGEALLOW_ORACLE_RULE_SETS ?= 600

@@ -1,5 +1,7 @@
 //! What must hold for every backend, a function each.
 
+use std::collections::BTreeSet;
+
 use super::{Kind, host};
 use crate::{
     lab::{CHANGED_IN_USR, CHANGED_IN_VAR, EDGES, Lab, Reach, STRANGERS, Table, Tree},
@@ -100,7 +102,8 @@ fn drift_is_healed(kind: &dyn Kind, index: usize) -> Option<String> {
     }
     // A drift may bring rules of somebody else; none that was there before may be gone.
     let after = kind.foreign_rules(&lab);
-    let gone: Vec<_> = foreign.0.lines().filter(|l| !after.0.contains(*l)).collect();
+    let after: BTreeSet<_> = after.0.lines().collect();
+    let gone: Vec<_> = foreign.0.lines().filter(|l| !after.contains(l)).collect();
     (!gone.is_empty()).then(|| format!("foreign rules are gone: {gone:#?}"))
 }
 

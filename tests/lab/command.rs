@@ -3,7 +3,8 @@
 use std::{
     fmt,
     io::{Seek as _, Write as _},
-    os::unix::process::ExitStatusExt as _,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::{Path, PathBuf},
     process::Stdio,
     sync::mpsc,
     time::Duration,
@@ -104,8 +105,15 @@ impl Command<'_> {
         // The senders move into the closure, so that a panic in it ends the watchdog too.
         let work = move || {
             let argv = words;
-            let mut command = std::process::Command::new(&argv[0]);
-            command.args(&argv[1..]).env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").envs(env).current_dir("/");
+            let mut command = std::process::Command::new(found(&argv[0]));
+            command
+                .arg0(&argv[0])
+                .args(&argv[1..])
+                .env_clear()
+                .env("PATH", PATH)
+                .env("LC_ALL", "C.UTF-8")
+                .envs(env)
+                .current_dir("/");
             command.stdin(stdin.map_or_else(Stdio::null, |bytes| in_memory(&bytes)));
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
             let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", argv[0]));
@@ -135,6 +143,13 @@ impl Command<'_> {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+}
+
+/// Where a program lies. With a search along PATH left to it, the standard library copies the whole test process
+/// (fork instead of posix_spawn), which took a tenth of all tests' time.
+fn found(program: &str) -> PathBuf {
+    let mut places = PATH.split(':').map(|folder| Path::new(folder).join(program));
+    places.find(|path| path.is_file()).unwrap_or_else(|| program.into())
 }
 
 impl Output {

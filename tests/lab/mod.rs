@@ -17,6 +17,7 @@ mod namespace;
 mod net;
 mod probe;
 mod rules;
+mod stall;
 mod tools;
 mod volley;
 mod watch;
@@ -79,6 +80,8 @@ impl Lab {
     /// As [`Self::new`].
     pub fn without_listeners() -> Self {
         namespace::check_prerequisites();
+        // Here, where its thread is in no lab's namespaces, which it would keep alive.
+        stall::watch();
         let namespaces = namespace::Namespaces::new();
         let lab = Self { namespaces, listeners: Mutex::default(), addresses: Mutex::default() };
         lab.hide_tools();
