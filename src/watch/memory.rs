@@ -34,6 +34,9 @@ pub struct Memory {
     pub sites: BTreeMap<String, Site>,
     /// When something was done, within the last hour or cooldown.
     pub acts: Vec<Timestamp>,
+    /// When it was last found that the acts until then aren't known: each of them is a guess, so that nothing is done too
+    /// soon.
+    pub unsure: Option<Timestamp>,
     /// Why an act is held back, as it was told.
     pub held: Option<Held>,
     /// When the firewalls were last looked at.
@@ -128,7 +131,10 @@ impl Keeper {
              was done before",
             self.file.display()
         );
-        (Memory { acts: vec![now], ..Memory::default() }, Some(Warning::new("watch-memory-lost", what)))
+        (
+            Memory { acts: vec![now], unsure: Some(now), ..Memory::default() },
+            Some(Warning::new("watch-memory-lost", what)),
+        )
     }
 
     /// Stores what is remembered, if it isn't what is stored.
@@ -211,7 +217,8 @@ mod tests {
         std::fs::write(dir.path().join(NAME), "{nonsense").unwrap();
         let mut keeper = Keeper::take(dir.path()).unwrap();
         let (memory, warning) = keeper.load(at(7));
-        assert_eq!((memory.acts, warning.unwrap().id.as_str()), (vec![at(7)], "watch-memory-lost"));
+        assert_eq!((memory.acts, memory.unsure), (vec![at(7)], Some(at(7))));
+        assert_eq!(warning.unwrap().id, "watch-memory-lost");
         assert!(dir.path().join("watch.json.corrupt").exists());
     }
 }

@@ -37,6 +37,8 @@ pub struct Rules {
 pub enum Held {
     /// The last one is too recent.
     Cooldown,
+    /// It isn't known when the last one was: what was remembered is lost, or the clock was set back.
+    Unsure,
     /// There were as many as there may be in an hour.
     MaxPerHour,
     /// The last one is still running.
@@ -188,15 +190,21 @@ impl Memory {
 
     fn may_act(&mut self, rules: &Rules, now: Timestamp, running: bool, news: &mut Vec<News>) -> bool {
         // A clock that was set back makes acts come from the future: as if they were done just now.
-        self.acts.iter_mut().for_each(|at| *at = (*at).min(now));
+        if self.acts.iter().chain(&self.unsure).any(|at| *at > now) {
+            self.acts.iter_mut().for_each(|at| *at = (*at).min(now));
+            self.unsure = Some(now);
+        }
         self.acts.retain(|at| now.duration_since(*at) < HOUR.max(rules.cooldown));
+        self.unsure = self.unsure.filter(|until| self.acts.iter().any(|at| at <= until));
+        let known = |at: &Timestamp| self.unsure.is_none_or(|until| *at > until);
+        let mut recent = self.acts.iter().filter(|at| now.duration_since(**at) < rules.cooldown).peekable();
         let lately = self.acts.iter().filter(|at| now.duration_since(**at) < HOUR).count();
         let held = if running {
             Some(Held::Running)
         } else if lately >= usize::try_from(rules.max_per_hour).unwrap_or(usize::MAX) {
             Some(Held::MaxPerHour)
-        } else if self.acts.iter().any(|at| now.duration_since(*at) < rules.cooldown) {
-            Some(Held::Cooldown)
+        } else if recent.peek().is_some() {
+            Some(if recent.any(known) { Held::Cooldown } else { Held::Unsure })
         } else {
             None
         };

@@ -96,9 +96,24 @@ fn a_clock_that_is_set_back_neither_frees_nor_freezes_it() {
     let mut m = Memory::default();
     (0..3).for_each(|n| drop(round(&mut m, 100_000 + n, FAILS)));
     assert_eq!(m.acts.len(), 1);
-    assert!(!round(&mut m, 0, FAILS).act, "the act lies in the future: as if it were now");
+    let held = |why| Outcome { news: vec![News::Held(why)], act: false };
+    assert_eq!(round(&mut m, 0, FAILS), held(Held::Unsure), "the act lies in the future: as if it were now");
     assert!(!round(&mut m, 599, FAILS).act);
     assert!(round(&mut m, 600, FAILS).act);
+    assert_eq!(round(&mut m, 601, FAILS), held(Held::Cooldown), "this one is known");
+}
+
+#[test]
+fn what_is_not_known_is_not_called_an_act_and_holds_back_no_longer_than_one() {
+    let lost = || Memory { acts: vec![at(0)], unsure: Some(at(0)), ..Memory::default() };
+    let mut m = lost();
+    (0..2).for_each(|n| drop(round(&mut m, n, FAILS)));
+    assert_eq!(round(&mut m, 2, FAILS).news.last(), Some(&News::Held(Held::Unsure)));
+    assert!(round(&mut m, 600, FAILS).act);
+    let mut back = lost();
+    (-10..-8).for_each(|n| drop(round(&mut back, n, FAILS)));
+    assert_eq!(round(&mut back, -8, FAILS).news.last(), Some(&News::Held(Held::Unsure)), "set back once more");
+    assert!(!round(&mut back, 591, FAILS).act && round(&mut back, 592, FAILS).act);
 }
 
 #[test]

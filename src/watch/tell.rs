@@ -150,6 +150,10 @@ fn held_back(held: Held, rules: &Rules) -> String {
         Held::Cooldown => {
             format!("the on-fail command is held back: it was run less than {} ago", length(rules.cooldown))
         }
+        Held::Unsure => format!(
+            "the on-fail command is held back for {} at most, because it isn't known when it was last run",
+            length(rules.cooldown)
+        ),
         Held::MaxPerHour => {
             format!("the on-fail command is held back: it may be run {} times an hour", rules.max_per_hour)
         }
@@ -216,6 +220,14 @@ const fn whose(trouble: Trouble) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_the_command_is_held_back_is_told_as_it_is() {
+        let rules = Rules { fail_after: 1, acts: true, cooldown: SignedDuration::from_mins(10), max_per_hour: 3 };
+        let told = |held| news(&News::Held(held), &[], &rules).text;
+        assert!(told(Held::Cooldown).ends_with("it was run less than 10 min ago"));
+        assert!(!told(Held::Unsure).contains("it was run") && told(Held::Unsure).contains("for 10 min at most"));
+    }
 
     #[test]
     fn lengths_are_told_as_people_tell_them() {

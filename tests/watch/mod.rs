@@ -233,6 +233,7 @@ fn a_command_that_hangs_is_killed_and_one_that_fails_is_said_and_the_limits_outl
         lost.stdout.contains("watch-memory-lost") && lab.exists("/var/lib/edgeallow/watch.json.corrupt"),
         "{lost:?}"
     );
+    assert!(lost.stdout.contains("it isn't known when it was last run"), "{lost:?}");
     assert_eq!(acts(&lab), 0);
 }
 
