@@ -348,7 +348,7 @@ pub struct Doctor {
     /// How far back logs are read: 90m, 24h, 7d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time_back)]
     pub since: jiff::SignedDuration,
-    /// Read this log too, whatever program wrote it; may be given several times
+    /// Read this log too, whatever program wrote it; `-` is standard input; may be given several times
     #[arg(long = "log", value_name = "FILE")]
     pub logs: Vec<PathBuf>,
     /// Write one HTML page too, to send to a hoster: whole in itself, and without anything secret

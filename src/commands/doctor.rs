@@ -5,14 +5,28 @@ use std::path::Path;
 use crate::{
     backends::Warning,
     cli,
-    doctor::Ask,
+    config::Config,
+    doctor::{Ask, Broken},
     engine::sync::Session,
     error::{Exit, Result},
     host,
     report::{Report, html},
 };
 
-pub(super) fn run(session: &Session<'_>, args: &cli::Doctor) -> Report {
+/// The configuration, or the built-in settings and what is wrong with it: who has visitors with a grey page asks for its
+/// cause. Only a file that was named and isn't there is a slip of the pen.
+pub(super) fn config(global: &cli::Global) -> (Result<Config>, Option<Broken>) {
+    let (path, is_named) = global.config_file();
+    match super::configured(global) {
+        Err(error) if !is_named || path.exists() => {
+            let unreadable = std::fs::File::open(&path).is_err();
+            (Ok(Config::default()), Some(Broken { error, unreadable }))
+        }
+        config => (config, None),
+    }
+}
+
+pub(super) fn run(session: &Session<'_>, args: &cli::Doctor, broken: Option<Broken>) -> Report {
     let mut ports: std::collections::BTreeSet<u16> = args.ports.iter().copied().collect();
     if ports.is_empty() {
         ports.extend(args.hosts.iter().filter_map(|site| site.port));
@@ -24,6 +38,7 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Doctor) -> Report {
         ports,
         since: args.since,
         logs: args.logs.clone(),
+        broken,
     });
     if let Some(path) = &args.report
         && let Err(e) = write(path, session, &report)

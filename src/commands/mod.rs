@@ -52,7 +52,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Sync(args) => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args)),
         Command::Status(args) => reported(&global, "status", &[], &args.monitoring, |s| status::run(s, &args)),
         Command::Verify(args) => reported(&global, "verify", &[], &args.monitoring, |s| verify::run(s, &args)),
-        Command::Doctor(args) => reported(&global, "doctor", &[], &Monitoring::default(), |s| doctor::run(s, &args)),
+        Command::Doctor(args) => {
+            let (config, broken) = doctor::config(&global);
+            let run = |s: &Session<'_>| doctor::run(s, &args, broken);
+            reported_with(&global, config, "doctor", &[], &Monitoring::default(), run)
+        }
         Command::Remove(args) => {
             reported(&global, "remove", &args.backends, &args.monitoring, |s| remove::run(s, &args))
         }
@@ -108,14 +112,21 @@ pub fn refuse(refused: &Refused) -> ExitCode {
 
 /// Works with everything that a command needs. What is going on is shown until it returns, so nothing is printed inside.
 fn with_session<T>(global: &Global, named: &[String], work: impl FnOnce(&Session<'_>) -> T) -> Result<T> {
+    Ok(with_config(global, &configured(global)?, named, work))
+}
+
+fn configured(global: &Global) -> Result<Config> {
     let (path, is_named) = global.config_file();
-    let config = Config::load(&path, is_named)?;
+    Config::load(&path, is_named)
+}
+
+fn with_config<T>(global: &Global, config: &Config, named: &[String], work: impl FnOnce(&Session<'_>) -> T) -> T {
     let host = Machine::new();
     let backends: Vec<Box<dyn AnyBackend>> =
-        crate::backends::registry(&config, if named.is_empty() { &config.backends } else { named });
+        crate::backends::registry(config, if named.is_empty() { &config.backends } else { named });
     let progress = Progress::new(!global.quiet && global.verbose == 0);
     let session = Session {
-        config: &config,
+        config,
         host: &host,
         backends: &backends,
         store: Store::new(&global.state_dir),
@@ -124,11 +135,22 @@ fn with_session<T>(global: &Global, named: &[String], work: impl FnOnce(&Session
         lock_timeout: Duration::from_secs(global.lock_timeout.into()),
         progress: &|what| progress.say(what),
     };
-    Ok(work(&session))
+    work(&session)
 }
 
 fn reported(
     global: &Global,
+    command: &'static str,
+    named: &[String],
+    monitoring: &Monitoring,
+    work: impl FnOnce(&Session<'_>) -> Report,
+) -> Exit {
+    reported_with(global, configured(global), command, named, monitoring, work)
+}
+
+fn reported_with(
+    global: &Global,
+    config: Result<Config>,
     command: &'static str,
     named: &[String],
     monitoring: &Monitoring,
@@ -148,11 +170,13 @@ fn reported(
         observe::after(&run, report);
     };
     let mut acknowledged = Vec::new();
-    let done = with_session(global, named, |session| {
-        acknowledged.clone_from(&session.config.acknowledged);
-        let mut report = work(session);
-        after(Some(session.config), session.progress, &mut report);
-        report
+    let done = config.map(|config| {
+        acknowledged.clone_from(&config.acknowledged);
+        with_config(global, &config, named, |session| {
+            let mut report = work(session);
+            after(Some(session.config), session.progress, &mut report);
+            report
+        })
     });
     let report = done.unwrap_or_else(|e| {
         // The same shape as any other report of this command.

@@ -7,6 +7,9 @@ use crate::report::{Conclusion, Finding, Finds};
 /// Findings that leave open whether a packet filter turns Cloudflare away.
 const FIREWALL_UNSEEN: [&str; 3] = ["firewall.unseen", "firewall.unknown", "firewall.gap"];
 
+/// Warnings that say nothing of visitors: something that was asked for was not looked at.
+const NOT_LOOKED_AT: [&str; 2] = ["logs.not-read", "logs.packed"];
+
 /// The most likely cause is the first of the worst, in the order in which the rooms were looked into. `as_root` asks the
 /// same with more rights, where there are more to have.
 pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclusion {
@@ -35,7 +38,8 @@ pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclus
         };
     }
     let unseen = FIREWALL_UNSEEN.iter().any(|id| of(Finds::Skipped).any(|f| f.id == *id));
-    if let Some(warning) = of(Finds::Warning).next() {
+    let (missed, warnings): (Vec<_>, Vec<_>) = of(Finds::Warning).partition(|f| NOT_LOOKED_AT.contains(&f.id));
+    if let Some(warning) = warnings.first() {
         let mut text = format!(
             "Nothing that was seen gives every visitor an error now. What may give one to some of them, or under load: {}",
             ended(&warning.text)
@@ -54,7 +58,7 @@ pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclus
             next: warning.fix.as_ref().and_then(|f| f.command.clone()),
         };
     }
-    let skipped = of(Finds::Skipped).count();
+    let skipped = of(Finds::Skipped).count() + missed.len();
     let things = match skipped {
         1 => "One thing was not looked at, see below.".to_owned(),
         n => format!("{n} things were not looked at, see below."),
@@ -128,6 +132,13 @@ mod tests {
         let told = conclude(&[Finding::new(Room::Dns, "dns.no-host", Finds::Skipped, "no name was given")], None);
         assert_eq!((told.verdict, told.finding), (Finds::Ok, None));
         assert!(told.text.contains("One thing was not looked at"), "{}", told.text);
+    }
+
+    #[test]
+    fn a_log_that_was_not_read_gives_nobody_an_error() {
+        let told = conclude(&[Finding::new(Room::Logs, "logs.not-read", Finds::Warning, "there is no file x")], None);
+        assert_eq!((told.verdict, told.finding), (Finds::Ok, None));
+        assert!(told.text.ends_with("now. One thing was not looked at, see below."), "{}", told.text);
     }
 
     #[test]

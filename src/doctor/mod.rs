@@ -35,10 +35,10 @@ use crate::{
         sync::{Options, Session},
         verify::Ask as ReachAsk,
     },
-    error::{Exit, Result},
+    error::{Error, Exit, Result},
     host::{Link, ListenSocket},
     plan::Desired,
-    report::{BackendReport, DoctorReport, Finding, Finds, ReachReport, ReachVerdict, Report, SourceReport},
+    report::{BackendReport, DoctorReport, Finding, Finds, ReachReport, ReachVerdict, Report, Room, SourceReport},
 };
 
 /// Ports that Cloudflare proxies to plain HTTP at the origin (CLOUDFLARE.md, "Ports that Cloudflare proxies").
@@ -86,8 +86,37 @@ pub struct Ask {
     pub ports: BTreeSet<u16>,
     /// How far back logs are read.
     pub since: SignedDuration,
-    /// More log files.
+    /// More log files; `-` is standard input.
     pub logs: Vec<PathBuf>,
+    /// What is wrong with edgeallow's own configuration, where the built-in settings stand in for it.
+    pub broken: Option<Broken>,
+}
+
+/// A configuration of edgeallow's that can't be used.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    /// What is wrong with it, with its file and line.
+    pub error: Error,
+    /// Whether it can't even be read, which somebody with more rights may.
+    pub unreadable: bool,
+}
+
+impl Broken {
+    /// An origin whose list isn't kept turns Cloudflare's next range away.
+    fn finding(&self) -> Finding {
+        let Self { error, unreadable } = self;
+        let (verdict, what) = if *unreadable {
+            (Finds::Skipped, "edgeallow's own configuration can't be read here")
+        } else {
+            (
+                Finds::Warning,
+                "edgeallow's own configuration is broken, so that nothing keeps Cloudflare's ranges up to date",
+            )
+        };
+        let text = format!("{what}; the built-in settings were used: {}", error.message);
+        Finding::new(Room::Firewall, "firewall.own-configuration", verdict, text)
+            .mend_if(error.hint.as_ref().or(Some(&"mend what it says, then ask `edgeallow status`".to_owned())))
+    }
 }
 
 impl Ask {
@@ -179,6 +208,7 @@ impl Session<'_> {
     fn try_doctor(&self, ask: &Ask) -> Result<DoctorReport> {
         let cx = self.gather(ask)?;
         let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
+        findings.extend(ask.broken.as_ref().map(Broken::finding));
         findings.sort_by_key(|f| f.room);
         online::give_way(&mut findings);
         firewall::blame_evasive(&mut findings);

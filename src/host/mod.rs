@@ -195,6 +195,11 @@ pub trait Look {
         self.run(argv, Duration::ZERO).map(|o| Box::new(std::io::Cursor::new(o.stdout)) as Box<dyn std::io::Read>)
     }
 
+    /// What is fed to this program on its standard input, to be read in passing.
+    fn standard_input(&self) -> Box<dyn std::io::Read> {
+        Box::new(std::io::stdin())
+    }
+
     /// The names in a folder, sorted; none where there is no folder.
     ///
     /// # Errors

@@ -321,7 +321,9 @@ fn odd_logs() {
     let report = doctor(&lab, &args);
     let said = logs(&report);
     assert_eq!(said[0], ("logs.nginx-limits".to_owned(), "warning".to_owned()), "{report:#}");
-    assert!(said[1..].iter().all(|(id, verdict)| id == "logs.unread" && verdict == "skipped"), "{report:#}");
+    assert!(said[1..].iter().all(|(id, verdict)| id == "logs.not-read" && verdict == "warning"), "{report:#}");
+    let quiet = lab.edgeallow(["doctor", "--offline", "-q", "--log", "/var/srv/none"]).stdout;
+    assert!(quiet.contains("there is no file /var/srv/none"), "{quiet}");
     let whole = report.to_string();
     for said in [
         "/var/srv/pipe is not a regular file",
@@ -332,6 +334,21 @@ fn odd_logs() {
     ] {
         assert!(whole.contains(said), "{said}: {report:#}");
     }
+}
+
+#[test]
+fn a_log_that_is_piped_in_is_read_and_one_that_is_packed_says_how_to() {
+    let lab = Lab::new();
+    let line = "2026/11/22 18:00:00 [error] 1#1: *1 limiting requests, excess: 1.0 by zone \"a\", client: 173.245.48.29, server: a\n";
+    lab.write_file("/var/log/nginx/error.log.1.xz", b"\xfd7zXZ\0 and so on");
+    let report = doctor(&lab, &ALWAYS);
+    expect(&report, &[("logs.packed", "skipped")]);
+    let command = finding(&report, "logs.packed")["fix"]["command"].as_str().expect("a command").to_owned();
+    assert_eq!(command, "xzcat /var/log/nginx/error.log.1.xz | edgeallow doctor --log -");
+    let args = ["doctor", "--offline", "--format", "json", "--log", "-", "--since", "36500d"];
+    let report = lab.edgeallow_command(args).stdin(line).run().json()["doctor"].clone();
+    expect(&report, &[("logs.nginx-limits", "warning"), ("logs.packed", "skipped")]);
+    assert!(shows(finding(&report, "logs.nginx-limits")).starts_with("standard input: "), "{report:#}");
 }
 
 #[test]

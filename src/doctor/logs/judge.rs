@@ -6,12 +6,12 @@
 //!
 //! Belongs here: verdicts and words. Does not: reading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
 use super::{
-    places::{Mask, Unread},
+    places::{Mask, Packer, Unread},
     symptom::Kind,
     tally::{Count, Tallies, Tally},
 };
@@ -27,6 +27,8 @@ pub(super) struct Seen {
     /// What was read, with the number of bytes (unpacked).
     pub read: Vec<(String, u64)>,
     pub unread: Vec<Unread>,
+    /// What is packed so that it isn't read; whether it was named on the command line.
+    pub packed: BTreeMap<(Packer, bool), Vec<String>>,
     /// Settings that put visitors' addresses in place of Cloudflare's.
     pub masks: Vec<Mask>,
     /// Whether there is a journal or a system log at all.
@@ -53,12 +55,15 @@ pub(super) fn judge(seen: &Seen, present: &Present) -> Vec<Finding> {
         seen.tallies.iter().filter_map(|(kind, tally)| symptom(*kind, tally, seen, present)).collect();
     found.extend(visitors(seen));
     found.push(read(seen, found.is_empty()));
-    found.extend(unread(seen));
+    found.extend(unread(seen, true));
+    found.extend(seen.packed.iter().map(|((packer, given), names)| packed(*packer, *given, names)));
+    found.extend(unread(seen, false));
+    found.extend(no_system_log(seen));
     found
 }
 
 fn symptom(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> Option<Finding> {
-    if kind == Kind::Unbans || tally.times == 0 {
+    if matches!(kind, Kind::Unbans | Kind::Own) || tally.times == 0 {
         return None;
     }
     let meaning = kind.meaning();
@@ -173,25 +178,45 @@ fn read(seen: &Seen, clean: bool) -> Finding {
     finding("logs.read", Finds::Ok, text).seen(names.join(" "), bytes(size))
 }
 
-fn unread(seen: &Seen) -> Vec<Finding> {
-    let mut found: Vec<Finding> = seen
-        .unread
-        .iter()
-        .take(SHOWN)
-        .map(|(path, why)| {
-            finding("logs.unread", Finds::Skipped, format!("a log was not read, or not wholly: {why}")).seen(path, "")
-        })
-        .collect();
-    if let Some(rest) = seen.unread.len().checked_sub(SHOWN).filter(|n| *n > 0) {
-        let names: Vec<&str> = seen.unread[SHOWN..].iter().map(|(p, _)| p.as_str()).take(20).collect();
+/// What could not be read. Who names a file believes that it was: so that is no mere skip.
+fn unread(seen: &Seen, given: bool) -> Vec<Finding> {
+    let all: Vec<&Unread> = seen.unread.iter().filter(|u| u.given == given).collect();
+    let (id, verdict, what) = if given {
+        ("logs.not-read", Finds::Warning, "a log that was named was not read, or not wholly")
+    } else {
+        ("logs.unread", Finds::Skipped, "a log was not read, or not wholly")
+    };
+    let one = |u: &&Unread| finding(id, verdict, format!("{what}: {}", u.why)).seen(&u.path, "");
+    let mut found: Vec<Finding> = all.iter().take(SHOWN).map(one).collect();
+    if let Some(rest) = all.len().checked_sub(SHOWN).filter(|n| *n > 0) {
+        let names: Vec<&str> = all[SHOWN..].iter().map(|u| u.path.as_str()).take(20).collect();
         let text = format!("{} more could not be read", many(rest as u64, "log"));
-        found.push(finding("logs.unread", Finds::Skipped, text).seen(names.join(" "), "as above"));
-    }
-    if !seen.system {
-        let text = "what the kernel and the system logged can't be told: there is neither a journal nor a system log";
-        found.push(finding("logs.no-system-log", Finds::Skipped, text));
+        found.push(finding(id, verdict, text).seen(names.join(" "), "as above"));
     }
     found
+}
+
+fn packed(packer: Packer, given: bool, names: &[String]) -> Finding {
+    let verdict = if given { Finds::Warning } else { Finds::Skipped };
+    let (are, them) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
+    let files = many(names.len() as u64, "log");
+    let text = format!("{files} {are} packed with {}, which is not unpacked here", packer.name);
+    let words: Vec<String> = names.iter().map(|name| word(name)).collect();
+    let command = format!("{} {} | edgeallow doctor --log -", packer.cat, words.join(" "));
+    finding("logs.packed", verdict, text)
+        .seen(names.join(" "), format!("packed with {}", packer.name))
+        .mend_by(format!("unpack {them} into standard input"), command)
+}
+
+/// A name as a shell takes it.
+fn word(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if name.chars().all(plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
+}
+
+fn no_system_log(seen: &Seen) -> Option<Finding> {
+    let text = "what the kernel and the system logged can't be told: there is neither a journal nor a system log";
+    (!seen.system).then(|| finding("logs.no-system-log", Finds::Skipped, text))
 }
 
 /// `1 address`, `3 addresses`.

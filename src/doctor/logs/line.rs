@@ -39,11 +39,12 @@ struct Message {
     rule: String,
     port: Option<u16>,
     guarded: bool,
+    ours: bool,
 }
 
 impl Message {
     fn new(kind: Kind, client: Option<IpAddr>, rule: impl Into<String>) -> Self {
-        Self { kind, client, rule: rule.into(), port: None, guarded: false }
+        Self { kind, client, rule: rule.into(), port: None, guarded: false, ours: false }
     }
 }
 
@@ -60,8 +61,8 @@ impl<'a> Reader<'a> {
             return None;
         }
         let (at, message) = self.message(line)?;
-        let Message { kind, client, rule, port, guarded } = message;
-        Some(Symptom { kind, at, client, rule: short(&rule), port, guarded })
+        let Message { kind, client, rule, port, guarded, ours } = message;
+        Some(Symptom { kind, at, client, rule: short(&rule), port, guarded, ours })
     }
 
     fn message(&self, line: &str) -> Option<(Timestamp, Message)> {
@@ -320,6 +321,9 @@ fn dropped(prefix: &str, packet: &str) -> Option<Message> {
     Some(found)
 }
 
+/// How the agent of this program ([`crate::probe::http`]) begins in an access log.
+const OUR_AGENT: &str = " \"edgeallow/";
+
 /// `192.0.2.1 - - [22/Nov/2026:18:00:00 +0000] "GET / HTTP/1.1" 444 0`, or with the site's name before it.
 fn access(line: &str) -> Option<(Timestamp, Message)> {
     let (who, rest) = line.split_once(" [")?;
@@ -328,11 +332,13 @@ fn access(line: &str) -> Option<(Timestamp, Message)> {
     // The server puts no bare quotation mark into a request.
     let (request, rest) = rest.strip_prefix("] \"")?.split_once('"')?;
     let status = rest.strip_prefix(' ')?.split(' ').next()?;
-    (status == "444").then(|| {
+    let ours = rest.contains(OUR_AGENT);
+    if status == "444" {
         let mut found = Message::new(Kind::Unanswered, Some(client), "return 444");
-        found.guarded = guarded(path_of(request));
-        (at, found)
-    })
+        (found.guarded, found.ours) = (guarded(path_of(request)), ours);
+        return Some((at, found));
+    }
+    ours.then(|| (at, Message { ours, ..Message::new(Kind::Own, Some(client), "doctor") }))
 }
 
 impl Iis {

@@ -7,6 +7,7 @@
 
 mod judge;
 mod line;
+mod own;
 mod places;
 mod redact;
 mod scan;
@@ -20,6 +21,7 @@ use std::{
     cell::Cell,
     collections::BTreeSet,
     io::{self, Read},
+    net::IpAddr,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -31,7 +33,8 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _, tz::TimeZone};
 use self::{
     judge::{Present, Seen, bytes, judge},
     line::Reader,
-    places::{Place, Role},
+    own::Own,
+    places::{Packer, Place, Role, Unread},
     scan::Scan,
     symptom::{Kind, Symptom},
     times::Clock,
@@ -58,6 +61,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
         backends: cx.backends.iter().filter(|b| known(b.state)).map(|b| b.name.to_string()).collect(),
     };
     let ask = Ask {
+        own: &cx.links.iter().flat_map(|l| &l.addresses).map(|a| a.ip).collect(),
         host: cx.session.host,
         configs: &cx.configs,
         edge: &cx.edge,
@@ -76,9 +80,12 @@ struct Ask<'a> {
     configs: &'a Configs<'a>,
     edge: &'a Prefixes,
     ports: &'a BTreeSet<u16>,
+    /// This machine's addresses.
+    own: &'a BTreeSet<IpAddr>,
     /// Files that were named.
     given: &'a [PathBuf],
     since: SignedDuration,
+    /// When doctor began, too.
     now: Timestamp,
     progress: &'a dyn Fn(&str),
 }
@@ -100,6 +107,7 @@ impl Ask<'_> {
             total: 0,
             has_fail2ban: false,
             has_lfd: false,
+            own: Own::new(self.own, self.now),
             seen: &mut seen,
         };
         let given = self.given.iter().map(|path| Place { path: path.clone(), role: Role::Own, given: true });
@@ -117,6 +125,9 @@ impl Ask<'_> {
             }
         } else {
             work.seen.system = true;
+        }
+        for line in work.own.others() {
+            count(self, work.seen, line.found, &line.text, &line.file, line.given);
         }
         if seen.tallies.values().any(|t| t.visitors > 0) {
             seen.masks = places::masks(self.host, self.configs);
@@ -139,6 +150,7 @@ struct Work<'a, 's> {
     /// Whether these have logs of their own, so that the system log only repeats them.
     has_fail2ban: bool,
     has_lfd: bool,
+    own: Own<'a>,
     seen: &'s mut Seen,
 }
 
@@ -148,6 +160,7 @@ impl Work<'_, '_> {
         let since = *self.window.start();
         let mut ids = BTreeSet::new();
         places.retain(|place| match self.ask.host.log(&place.path) {
+            _ if place.is_input() => true,
             Ok(Some(log)) => {
                 let wanted = place.given || (log.modified >= since && log.size > 0);
                 if wanted && ids.insert(log.id) {
@@ -161,23 +174,41 @@ impl Work<'_, '_> {
             // Folders and pipes beside logs are none.
             Err(e) if e.kind == crate::error::ErrorKind::FileRefused => false,
             Err(e) => {
-                self.seen.unread.push((place.path.display().to_string(), e.message));
+                self.unread(place, e.message);
                 false
             }
         });
     }
 
-    fn file(&mut self, place: &Place) {
-        let name = place.path.display().to_string();
-        let mut unread = |why: String| self.seen.unread.push((name.clone(), why));
-        if let Some(packer) = places::packed_otherwise(&place.path) {
-            return unread(format!("{name} is packed with {packer}, which is not unpacked here"));
+    fn unread(&mut self, place: &Place, why: String) {
+        self.seen.unread.push(Unread { path: place.name(), why, given: place.given });
+    }
+
+    /// What somebody feeds to this program, of which neither the size nor the age is known before.
+    fn input(&mut self, place: &Place) {
+        let raw = Counting { inner: self.ask.host.standard_input(), taken: Rc::default() };
+        match unpacked(raw) {
+            Ok(Content::Plain(mut content) | Content::Unpacked(mut content)) => {
+                self.lines(&mut content, &place.name(), place, &Rc::default());
+            }
+            Ok(Content::Packed(packer)) => {
+                let why = format!("standard input is packed with {}: pipe it through {}", packer.name, packer.cat);
+                self.unread(place, why);
+            }
+            Err(e) => self.unread(place, format!("cannot read standard input: {}", io_reason(&e))),
         }
+    }
+
+    fn file(&mut self, place: &Place) {
+        if place.is_input() {
+            return self.input(place);
+        }
+        let name = place.name();
         let log = match self.ask.host.log(&place.path) {
             Ok(Some(log)) => log,
-            Ok(None) if place.given => return unread(format!("there is no file {name}")),
+            Ok(None) if place.given => return self.unread(place, format!("there is no file {name}")),
             Ok(None) => return,
-            Err(e) => return unread(e.message),
+            Err(e) => return self.unread(place, e.message),
         };
         if !self.ids.insert(log.id) {
             return;
@@ -189,14 +220,17 @@ impl Work<'_, '_> {
         let taken = Rc::new(Cell::new(0));
         let raw = Counting { inner: content, taken: Rc::clone(&taken) };
         match unpacked(raw) {
-            Ok((mut content, packed)) => {
+            Ok(Content::Plain(mut content)) => {
                 self.lines(&mut content, &name, place, &taken);
-                if !packed && taken.get() < size {
-                    let why = format!("{name} was cut off while it was read; ask again for the rest");
-                    self.seen.unread.push((name, why));
+                if taken.get() < size {
+                    self.unread(place, format!("{name} was cut off while it was read; ask again for the rest"));
                 }
             }
-            Err(e) => unread(format!("cannot read {name}: {}", io_reason(&e))),
+            Ok(Content::Unpacked(mut content)) => {
+                self.lines(&mut content, &name, place, &taken);
+            }
+            Ok(Content::Packed(packer)) => self.seen.packed.entry((packer, place.given)).or_default().push(name),
+            Err(e) => self.unread(place, format!("cannot read {name}: {}", io_reason(&e))),
         }
         self.done += size;
     }
@@ -217,7 +251,7 @@ impl Work<'_, '_> {
 
     /// Counts what is in a log; how many bytes it has.
     fn lines(&mut self, content: &mut dyn Read, name: &str, place: &Place, taken: &Cell<u64>) -> u64 {
-        let Self { ask, clock, window, scan, done, total, has_fail2ban, has_lfd, seen, .. } = self;
+        let Self { ask, clock, window, scan, done, total, has_fail2ban, has_lfd, own, seen, .. } = self;
         let file: Arc<str> = name.into();
         let mut reader = Reader::new(clock);
         let mut bytes = 0_u64;
@@ -231,7 +265,8 @@ impl Work<'_, '_> {
                     Kind::Lfd => *has_lfd,
                     kind => place.role == Role::System && is_kernels(kind, &found),
                 };
-            if !repeated && window.contains(&found.at) {
+            let counts = !repeated && window.contains(&found.at);
+            if counts && !own.takes(&found, &text, &file, place.given) {
                 count(ask, seen, found, &text, &file, place.given);
             }
         };
@@ -247,7 +282,8 @@ impl Work<'_, '_> {
         };
         let ended = scan.lines(content, &mut each, &mut read);
         if let Err(e) = ended {
-            seen.unread.push((name.to_owned(), format!("cannot read all of {name}: {}", io_reason(&e))));
+            let why = format!("cannot read all of {name}: {}", io_reason(&e));
+            seen.unread.push(Unread { path: name.to_owned(), why, given: place.given });
         }
         if bytes > 0 {
             seen.read.push((name.to_owned(), bytes));
@@ -299,16 +335,30 @@ impl Read for Counting {
     }
 }
 
-/// The content of a file that may be gzipped, whatever its name; whether it was.
-fn unpacked(mut raw: Counting) -> io::Result<(Box<dyn Read>, bool)> {
-    let mut magic = Vec::with_capacity(2);
-    (&mut raw).take(2).read_to_end(&mut magic)?;
-    let packed = magic == [0x1f, 0x8b];
+/// What there is to read of a log.
+enum Content {
+    /// It, as it is.
+    Plain(Box<dyn Read>),
+    /// What was gzipped.
+    Unpacked(Box<dyn Read>),
+    /// Nothing, for it was packed by this one.
+    Packed(Packer),
+}
+
+/// The content of a log that may be packed, whatever its name.
+fn unpacked(mut raw: Counting) -> io::Result<Content> {
+    let mut magic = Vec::with_capacity(places::MAGIC);
+    (&mut raw).take(places::MAGIC as u64).read_to_end(&mut magic)?;
+    if let Some(packer) = places::packer(&magic) {
+        return Ok(Content::Packed(packer));
+    }
+    let gzipped = magic.starts_with(&[0x1f, 0x8b]);
     let whole = io::Cursor::new(magic).chain(raw);
-    Ok(if packed {
-        (Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, whole))), true)
+    Ok(if gzipped {
+        let whole = io::BufReader::with_capacity(1 << 16, whole);
+        Content::Unpacked(Box::new(flate2::read::MultiGzDecoder::new(whole)))
     } else {
-        (Box::new(whole), false)
+        Content::Plain(Box::new(whole))
     })
 }
 

@@ -53,8 +53,26 @@ pub(super) struct Place {
     pub given: bool,
 }
 
+impl Place {
+    /// Whether it is standard input: `--log -`.
+    pub fn is_input(&self) -> bool {
+        self.given && self.path.as_os_str() == "-"
+    }
+
+    /// Its name for people.
+    pub fn name(&self) -> String {
+        if self.is_input() { "standard input".to_owned() } else { self.path.display().to_string() }
+    }
+}
+
 /// A folder or file that can't be read, and why.
-pub(super) type Unread = (String, String);
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub path: String,
+    pub why: String,
+    /// Whether it was named on the command line.
+    pub given: bool,
+}
 
 /// The logs of web servers, fail2ban and lfd, the newest of each first.
 pub(super) fn own(host: &dyn Look, unread: &mut Vec<Unread>) -> Vec<Place> {
@@ -96,7 +114,7 @@ pub(super) fn system(host: &dyn Look, unread: &mut Vec<Unread>) -> Vec<Place> {
 
 fn names(host: &dyn Look, folder: &str, unread: &mut Vec<Unread>) -> Vec<String> {
     host.folder(Path::new(folder)).unwrap_or_else(|e| {
-        unread.push((folder.to_owned(), e.message));
+        unread.push(Unread { path: folder.to_owned(), why: e.message, given: false });
         Vec::new()
     })
 }
@@ -121,10 +139,27 @@ fn is_no_log(name: &str) -> bool {
     name.contains("bytes_log") || [".pid", ".sock", ".offset", ".offsetftpbytes"].iter().any(|e| name.ends_with(e))
 }
 
-/// The packers that nothing here unpacks.
-pub(super) fn packed_otherwise(path: &Path) -> Option<&'static str> {
-    let extension = path.extension()?.to_str()?;
-    ["xz", "bz2", "zst", "lz4"].into_iter().find(|e| *e == extension)
+/// How many bytes tell how something is packed.
+pub(super) const MAGIC: usize = 6;
+
+/// A packer whose work nothing here unpacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Packer {
+    pub name: &'static str,
+    /// What prints such a file unpacked.
+    pub cat: &'static str,
+}
+
+/// Such a packer, by the first bytes of what it packed.
+pub(super) fn packer(begins: &[u8]) -> Option<Packer> {
+    let known: [(&[u8], _, _); 4] = [
+        (b"\xfd7zXZ\0", "xz", "xzcat"),
+        (b"\x28\xb5\x2f\xfd", "zstd", "zstdcat"),
+        (b"BZh", "bzip2", "bzcat"),
+        (b"\x04\x22\x4d\x18", "lz4", "lz4cat"),
+    ];
+    let (_, name, cat) = known.into_iter().find(|(magic, ..)| begins.starts_with(magic))?;
+    Some(Packer { name, cat })
 }
 
 /// A setting that makes a web server write visitors' addresses instead of Cloudflare's.

@@ -15,7 +15,7 @@ const LONGEST: usize = 16 << 10;
 
 /// A line that has none of these says nothing that is looked for. Each begins with four bytes that are rare in logs,
 /// because those are what is searched for first.
-const NEEDLES: [&str; 26] = [
+const NEEDLES: [&str; 27] = [
     "forbidden by rule",
     "limiting requests",
     "limiting connections",
@@ -42,6 +42,7 @@ const NEEDLES: [&str; 26] = [
     " 403 6 ",
     " 403 50",
     "\" 444 ",
+    "\"edgeallow/",
 ];
 
 enum Searcher {

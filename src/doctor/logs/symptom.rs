@@ -47,6 +47,8 @@ pub(super) enum Kind {
     Workers,
     /// nginx: a request that was not answered (444).
     Unanswered,
+    /// An access log: a request of doctor's own. It is no symptom, but tells which of the others are doctor's doing.
+    Own,
 }
 
 /// What a kind means.
@@ -157,6 +159,7 @@ impl Kind {
                 "let every jail ignore Cloudflare's ranges, and lift the bans",
                 Some("edgeallow sync"),
             ),
+            Self::Own => ("logs.read", "doctor asked", "time", &[], "", None),
             Self::Unbans => ("logs.fail2ban", "fail2ban lifted", "time", &[], "", None),
             Self::Lfd => (
                 "logs.lfd",
@@ -236,6 +239,11 @@ impl Kind {
         )
     }
 
+    /// Whether it says what became of a request.
+    pub const fn is_of_a_request(self) -> bool {
+        matches!(self, Self::ModSecurity | Self::ModEvasive | Self::IisDenies) || self.web_server().is_some()
+    }
+
     /// The web server whose word it is, where that can be made to see visitors' addresses instead of Cloudflare's.
     pub const fn web_server(self) -> Option<&'static str> {
         match self {
@@ -261,4 +269,6 @@ pub(super) struct Symptom {
     pub port: Option<u16>,
     /// Whether it was denied for what only an intruder asks for, and would have been denied to anybody.
     pub guarded: bool,
+    /// Whether the one who asked called himself by this program's name.
+    pub ours: bool,
 }

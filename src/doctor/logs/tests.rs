@@ -14,11 +14,14 @@ use crate::{
 const NOW: &str = "2026-11-22T18:30:00Z";
 const EDGE: &str = "173.245.48.29";
 const STRANGER: &str = "203.0.113.9";
+/// This host's own address.
+const OWN: &str = "192.0.2.1";
 
 #[derive(Default)]
 struct Host {
     files: BTreeMap<PathBuf, Vec<u8>>,
     journal: Option<String>,
+    input: &'static str,
 }
 
 impl Host {
@@ -53,6 +56,9 @@ impl Look for Host {
         let stdout = self.journal.clone().unwrap_or_default().into_bytes();
         Ok(Output { status: Some(0), stdout, stderr: vec![] })
     }
+    fn standard_input(&self) -> Box<dyn Read> {
+        Box::new(self.input.as_bytes())
+    }
     fn may_administer(&self) -> bool {
         false
     }
@@ -66,6 +72,7 @@ fn seen(host: &Host, given: &[&str]) -> Seen {
         configs: &Configs::new(host),
         edge: &edge,
         ports: &[80, 443].into(),
+        own: &[OWN.parse().unwrap()].into(),
         given: &given,
         since: SignedDuration::from_hours(24),
         now: NOW.parse().unwrap(),
@@ -432,16 +439,86 @@ fn packed_logs_are_unpacked_and_others_are_said() {
     assert_eq!(seen(&host, &[]).tallies[&Kind::NginxDenies].times, 2);
     let mut cut = packed(&line.repeat(1000));
     cut.truncate(cut.len() - 9);
-    let host = Host::default().with("/var/log/nginx/error.log.2.gz", cut).with("/var/log/nginx/old.xz", "x");
+    let host =
+        Host::default().with("/var/log/nginx/error.log.2.gz", cut).with("/var/log/nginx/old.xz", b"\xfd7zXZ\0rest");
     assert_eq!(
         found(&host, &[]),
-        [("logs.nginx-denies", Finds::Warning), ("logs.unread", Finds::Skipped), ("logs.unread", Finds::Skipped)]
+        [("logs.nginx-denies", Finds::Warning), ("logs.packed", Finds::Skipped), ("logs.unread", Finds::Skipped)]
     );
 }
 
 #[test]
+fn what_nothing_here_unpacks_is_said_with_the_command_that_does() {
+    let (xz, zstd) = (b"\xfd7zXZ\0rest", b"\x28\xb5\x2f\xfdrest");
+    let host = Host::default()
+        .with("/var/log/nginx/a.log.2.xz", xz)
+        .with("/var/log/nginx/it's.xz", xz)
+        // The name is nothing to go by.
+        .with("/var/log/nginx/plain.xz", ADDRESSED[0].2.replace("{}", EDGE))
+        .with("/a.zst", zstd);
+    let findings = judge(&seen(&host, &["/a.zst"]), &Present::default());
+    let command = |f: &Finding| (f.verdict, f.fix.clone().and_then(|f| f.command).unwrap_or_default());
+    let packed: Vec<_> = findings.iter().filter(|f| f.id == "logs.packed").map(command).collect();
+    assert_eq!(
+        packed,
+        [
+            (
+                Finds::Skipped,
+                r"xzcat /var/log/nginx/a.log.2.xz '/var/log/nginx/it'\''s.xz' | edgeallow doctor --log -".to_owned()
+            ),
+            (Finds::Warning, "zstdcat /a.zst | edgeallow doctor --log -".to_owned()),
+        ]
+    );
+    assert_eq!(findings[0].id, "logs.nginx-denies");
+}
+
+#[test]
+fn standard_input_is_a_log_if_it_was_named() {
+    let line =
+        "2026/11/22 18:00:00 [error] 1#0: *1 limiting connections by zone \"a\", client: 173.245.48.29, server: a";
+    let host = Host { input: line, ..Host::default() };
+    assert_eq!(found(&host, &["-"]), [("logs.nginx-limits", Finds::Warning)]);
+    assert_eq!(seen(&host, &["-"]).tallies[&Kind::NginxLimits].times, 1);
+    assert_eq!(found(&host, &[]), []);
+    // A file of that name is none that was named.
+    let host = Host { input: "\u{28}", ..Host::default() }.with("-", line);
+    assert_eq!(found(&host, &["-"]), []);
+}
+
+#[test]
+fn what_doctor_asked_itself_is_left_out_and_what_others_of_this_host_asked_is_not() {
+    let denied = |time: &str, ip: &str| ADDRESSED[0].2.replace("{}", ip).replace("18:00:00", time) + "\n";
+    let asked = |time: &str, ip: &str, agent: &str| {
+        format!("{ip} - - [22/Nov/2026:{time} +0000] \"GET / HTTP/1.1\" 403 153 \"-\" \"{agent}\"\n")
+    };
+    let masked = Host::default().with("/etc/nginx/nginx.conf", "http { real_ip_header CF-Connecting-IP; }");
+    let visitors = |host: &Host| {
+        let seen = seen(host, &[]);
+        assert!(!seen.tallies.contains_key(&Kind::Own));
+        seen.tallies.values().map(|t| t.visitors).sum::<u64>()
+    };
+    let host = |errors: String, access: String| {
+        let host = Host { files: masked.files.clone(), ..Host::default() };
+        visitors(&host.with("/var/log/nginx/error.log", errors).with("/var/log/nginx/z.access.log", access))
+    };
+    let ours = "edgeallow/0.1.0";
+    // Since doctor began; before, by the access log; and nothing else of this host's.
+    assert_eq!(host(denied("18:30:00", OWN) + &denied("18:30:01", "127.0.0.1"), String::new()), 0);
+    assert_eq!(host(denied("17:00:00", OWN), asked("17:00:01", OWN, ours)), 0);
+    assert_eq!(host(denied("17:00:00", OWN), asked("17:00:00", OWN, "curl/8")), 1);
+    assert_eq!(host(denied("17:00:00", "127.0.0.1"), asked("17:00:00", OWN, ours)), 1);
+    assert_eq!(host(denied("17:00:00", OWN), asked("17:00:09", OWN, ours)), 1);
+    // Nobody hides behind our name.
+    assert_eq!(host(denied("18:30:00", STRANGER), asked("18:30:00", STRANGER, ours)), 1);
+    let unanswered = |ip: &str| asked("17:00:00", ip, ours).replace(" 403 ", " 444 ");
+    assert_eq!(host(String::new(), unanswered(OWN)), 0);
+    let through_the_edge = Host::default().with("/var/log/nginx/access.log", unanswered(EDGE));
+    assert_eq!(found(&through_the_edge, &[]), [("logs.unanswered", Finds::Note)]);
+}
+
+#[test]
 fn a_file_that_is_not_there_is_said_if_it_was_named() {
-    assert_eq!(found(&Host::default(), &["/none.log"]), [("logs.unread", Finds::Skipped)]);
+    assert_eq!(found(&Host::default(), &["/none.log"]), [("logs.not-read", Finds::Warning)]);
     let host = Host::default().with("/a.log", ADDRESSED[3].2.replace("{}", EDGE));
     assert_eq!(found(&host, &["/a.log", "/a.log"]), [("logs.nginx-limits", Finds::Warning)]);
     assert_eq!(seen(&host, &["/a.log", "/a.log"]).tallies[&Kind::NginxLimits].times, 1);
