@@ -6,6 +6,7 @@ mod beyond;
 mod dns;
 pub mod edge;
 mod firewall;
+mod footprints;
 mod logs;
 mod online;
 mod page;

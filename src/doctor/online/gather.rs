@@ -3,13 +3,19 @@
 //! Belongs here: reading and asking. Does not: what it means (`judge`).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use super::{
+    limits::{Limited, Limits, is_well, limits},
     servers,
     servers::Installed,
     visit::{CONNECT, Visit, Visitor},
@@ -32,6 +38,14 @@ use crate::{
 const DOORS: usize = 4;
 /// How many sites are asked for.
 const SITES: usize = 16;
+/// How long the next question to an address waits for an answer to the one before.
+const STEP: Duration = Duration::from_secs(1);
+/// After so many that aren't answered in that time, the others don't wait for each other any more.
+const MOST_SLOW: usize = 4;
+/// How long a limit is given before the same is asked for again.
+const SECOND: Duration = Duration::from_secs(1);
+/// How often that is done at one address.
+const MOST_AGAIN: usize = 4;
 
 /// All of it.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +62,8 @@ pub(super) struct Seen {
     pub ports: Vec<Port>,
     /// The web servers on this machine; only looked for where nothing listens.
     pub servers: Vec<Installed>,
+    /// What a limit may have refused, and isn't among the visits if it did so twice.
+    pub limited: Vec<Limited>,
 }
 
 /// A port.
@@ -102,7 +118,9 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
             door.way = sent_on(cx, door.ip, port.number);
         }
     }
-    wait(ask(cx, &mut ports))?;
+    let is_asked = ports.iter().flat_map(|p| &p.doors).any(|d| d.way != Way::Nothing);
+    let limits = Arc::new(if is_asked { limits(cx) } else { Limits::default() });
+    let limited = wait(ask(cx, &mut ports, limits))?;
     let missing = ports.iter().any(|p| p.doors.iter().all(|d| d.way == Way::Nothing));
     Ok(Seen {
         mode: cx.ask.mode,
@@ -111,6 +129,7 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
         foreign,
         ports,
         servers: if missing { servers::installed(cx) } else { Vec::new() },
+        limited,
     })
 }
 
@@ -166,30 +185,131 @@ async fn knock(ports: &mut [Port]) {
     }
 }
 
-/// Asks where something listens. All at once: a stall costs its time once.
-async fn ask(cx: &Context<'_>, ports: &mut [Port]) {
-    let mut visits: JoinSet<(usize, usize, Option<Visit>)> = JoinSet::new();
+/// Asks where something listens: one question after the other at each address, as few as will do.
+async fn ask(cx: &Context<'_>, ports: &mut [Port], limits: Arc<Limits>) -> Vec<Limited> {
+    let mut lanes: BTreeMap<IpAddr, Vec<Question>> = BTreeMap::new();
     for (p, port) in ports.iter().enumerate() {
         let asked = port.doors.iter().enumerate().filter(|(_, d)| d.way != Way::Nothing).take(DOORS);
         for (d, door) in asked {
-            for visitor in visitors(cx, SocketAddr::new(door.ip, port.number)) {
-                visits.spawn(async move { (p, d, visitor.visit().await) });
-            }
+            let visitors = visitors(cx, SocketAddr::new(door.ip, port.number));
+            let questions =
+                visitors.into_iter().map(|(visitor, if_redirected)| Question { p, d, visitor, if_redirected });
+            lanes.entry(door.ip).or_default().extend(questions);
         }
     }
-    let mut done = visits.join_all().await;
-    let by = |visit: &Option<Visit>| visit.as_ref().map(|v| (v.host.clone(), v.visitor));
-    done.sort_by_cached_key(|(_, _, visit)| by(visit));
-    for (p, d, visit) in done {
-        if let Some(door) = ports.get_mut(p).and_then(|p| p.doors.get_mut(d)) {
+    let mut asking: JoinSet<Vec<(Question, Told)>> = JoinSet::new();
+    for questions in lanes.into_values() {
+        asking.spawn(lane(questions, Arc::clone(&limits)));
+    }
+    let mut done: Vec<(Question, Told)> = asking.join_all().await.into_iter().flatten().collect();
+    done.sort_by_cached_key(|(q, _)| (q.visitor.host.clone(), q.visitor.scheme, q.p, q.d));
+    let mut limited = Vec::new();
+    for (Question { p, d, .. }, Told { visit, met }) in done {
+        let Some(port) = ports.get_mut(p) else { continue };
+        limited.extend(met.map(|met| Limited { port: port.number, ..met }));
+        if let Some(door) = port.doors.get_mut(d) {
             door.visits.extend(visit);
         }
+    }
+    limited
+}
+
+/// Who is sent to a door.
+struct Question {
+    p: usize,
+    d: usize,
+    visitor: Visitor,
+    /// Only if the visitor who came by `http://` was redirected: else the server makes no difference.
+    if_redirected: bool,
+}
+
+/// What came of it.
+#[derive(Default)]
+struct Told {
+    /// Nothing where it is the handshake that fails, or a limit that answers.
+    visit: Option<Visit>,
+    met: Option<Limited>,
+}
+
+/// Asks at one address. A server that stalls costs its time once: the next question doesn't wait for it for long.
+async fn lane(questions: Vec<Question>, limits: Arc<Limits>) -> Vec<(Question, Told)> {
+    let pause = limits.pause(questions.len());
+    let (now, later): (Vec<_>, Vec<_>) = questions.into_iter().partition(|q| !q.if_redirected);
+    let mut lane = Lane { limits, pause, begun: false, again: MOST_AGAIN, answered: false };
+    let mut done = lane.ask(now).await;
+    let redirected = |q: &Question| {
+        let same = |o: &Question| (o.p, o.d, &o.visitor.host) == (q.p, q.d, &q.visitor.host);
+        done.iter().any(|(o, told)| same(o) && told.visit.as_ref().is_some_and(Visit::is_redirected))
+    };
+    let later = later.into_iter().filter(redirected).collect();
+    done.extend(lane.ask(later).await);
+    done
+}
+
+/// The questions to one address.
+struct Lane {
+    limits: Arc<Limits>,
+    pause: Duration,
+    /// Whether anything was asked.
+    begun: bool,
+    /// How often something may still be asked for again.
+    again: usize,
+    /// Whether anything was answered well.
+    answered: bool,
+}
+
+impl Lane {
+    async fn ask(&mut self, questions: Vec<Question>) -> Vec<(Question, Told)> {
+        let (mut done, mut slow) = (Vec::new(), Vec::new());
+        for question in questions {
+            if std::mem::replace(&mut self.begun, true) {
+                sleep(self.pause).await;
+            }
+            let visitor = Visitor { pause: self.pause, ..question.visitor.clone() };
+            let mut visiting = tokio::spawn(visitor.clone().visit());
+            let step = if slow.len() < MOST_SLOW { STEP } else { self.pause };
+            match timeout(step, &mut visiting).await {
+                Ok(visit) => {
+                    let told = self.told(visit.ok().flatten(), visitor).await;
+                    done.push((question, told));
+                }
+                Err(_) => slow.push((question, visiting)),
+            }
+        }
+        for (question, visiting) in slow {
+            // What takes its time is no limit's answer.
+            let visit = visiting.await.ok().flatten();
+            done.push((question, Told { visit, met: None }));
+        }
+        done
+    }
+
+    /// What a visit comes to, after it was made once more where a limit may have refused it.
+    async fn told(&mut self, visit: Option<Visit>, visitor: Visitor) -> Told {
+        let Some(first) = visit else { return Told::default() };
+        let mut second = None;
+        if self.again > 0 && self.limits.asks_again(&first, self.answered) {
+            self.again -= 1;
+            sleep(SECOND.max(self.pause)).await;
+            second = visitor.visit().await;
+        }
+        let last = second.as_ref().unwrap_or(&first);
+        let by = self.limits.behind(last).cloned();
+        let changed = is_well(last) && !is_well(&first);
+        self.answered |= is_well(last) && by.is_none();
+        if by.is_none() && !changed {
+            return Told { visit: second.or(Some(first)), met: None };
+        }
+        let visit = if by.is_none() { second.clone() } else { None };
+        let by = by.or_else(|| self.limits.behind(&first).cloned());
+        // The port is filled in where it is known.
+        Told { visit, met: Some(Limited { port: 0, first, second, changed, by }) }
     }
 }
 
 /// Who comes to a door: a visitor of each site. Under Flexible those of `https://` come by plain HTTP too; where the mode
-/// isn't known, both kinds are tried.
-fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<Visitor> {
+/// isn't known, both kinds are tried, the latter only where there is a redirect.
+fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<(Visitor, bool)> {
     let bare = match door.ip() {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
@@ -207,13 +327,10 @@ fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<Visitor> {
     };
     let plain = !cx.listening(door.ip(), 80).is_empty();
     let pairs = sites.iter().take(SITES).flat_map(|host| schemes.iter().map(move |s| (host, *s)));
-    let visitor = |(host, scheme): (&String, Scheme)| Visitor {
-        door,
-        host: host.clone(),
-        scheme,
-        sites: sites.clone(),
-        tls,
-        plain,
+    let visitor = |(host, scheme): (&String, Scheme)| {
+        let visitor =
+            Visitor { door, host: host.clone(), scheme, sites: sites.clone(), tls, plain, pause: Duration::ZERO };
+        (visitor, schemes.len() > 1 && scheme == Scheme::Https)
     };
     pairs.map(visitor).collect()
 }

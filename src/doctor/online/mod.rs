@@ -11,6 +11,7 @@
 mod answers;
 mod gather;
 mod judge;
+mod limits;
 mod servers;
 mod visit;
 mod words;
@@ -25,6 +26,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     match gather::gather(cx) {
         Ok(seen) => {
             let mut found = judge::judge(&seen);
+            found.extend(limits::judge(&seen));
             found.sort_by_key(|f| Reverse(f.verdict));
             found
         }

@@ -9,6 +9,7 @@ use std::{
 
 use reqwest::Url;
 use rustls::pki_types::ServerName;
+use tokio::time::sleep;
 
 use crate::probe::{
     http::{self, Get, Limits, Outcome, Scheme, get_at},
@@ -36,6 +37,8 @@ pub(super) struct Visitor {
     pub tls: bool,
     /// Whether there is a door for plain HTTP too: port 80 of the same address.
     pub plain: bool,
+    /// How long to wait before what a redirect leads to is asked for.
+    pub pause: Duration,
 }
 
 /// What came of it.
@@ -66,6 +69,13 @@ enum Asked {
     Mute,
     /// There was no request, for a reason that the room `tls` looks at.
     NoHandshake,
+}
+
+impl Visit {
+    /// Whether the server redirected at all.
+    pub fn is_redirected(&self) -> bool {
+        self.trail.len() > 1 || self.outcome.answer().is_some_and(|a| a.location.is_some())
+    }
 }
 
 impl Visitor {
@@ -107,6 +117,7 @@ impl Visitor {
             match self.leads(&next) {
                 Leads::Away => return Some(visit),
                 Leads::ToPlain => {
+                    sleep(self.pause).await;
                     // What else port 80 does is seen by those who come there first.
                     let back = match self.ask(&next).await {
                         Asked::Came(outcome) => redirect(&next, &outcome).filter(|b| again(b)),
@@ -124,7 +135,10 @@ impl Visitor {
                     return Some(visit);
                 }
                 Leads::Here if seen.len() == HOPS => return Some(visit),
-                Leads::Here => url = next,
+                Leads::Here => {
+                    sleep(self.pause).await;
+                    url = next;
+                }
             }
         }
     }
@@ -251,7 +265,7 @@ mod tests {
     fn visitor(scheme: Scheme, door: u16, tls: bool) -> Visitor {
         let door = SocketAddr::from(([192, 0, 2, 1], door));
         let sites = vec!["shop.example".to_owned()];
-        Visitor { door, host: "shop.example".into(), scheme, sites, tls, plain: true }
+        Visitor { door, host: "shop.example".into(), scheme, sites, tls, plain: true, pause: Duration::ZERO }
     }
 
     fn leads(scheme: Scheme, door: u16, to: &str) -> Leads {
