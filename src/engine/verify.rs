@@ -27,6 +27,9 @@ use crate::{
     report::{BackendState, CulpritReport, ReachReport, ReachVerdict, Report, TraceReport},
 };
 
+/// What takes an entry out of csf.deny, and its rules.
+const CSF_LIFTS: &str = "csf -dr ";
+
 /// What the operator asks about; the default is everything that is configured.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
@@ -170,6 +173,7 @@ impl Session<'_> {
         let mut found: Vec<_> = found.into_iter().collect();
         self.add_texts(found.iter_mut().filter_map(|(judgement, _)| place_of(judgement)));
         report.culprits = found.iter().filter_map(|(j, caught)| asked.culprit(&picture, j, caught, synced)).collect();
+        self.mind_temporary(&mut report.culprits);
         let weight = |c: &CulpritReport| -> usize {
             c.catches.iter().map(|c| if c.all { c.asked } else { c.ranges.len() }).sum()
         };
@@ -212,6 +216,28 @@ impl Session<'_> {
             let rules = String::from_utf8_lossy(&seen.content);
             for place in bare {
                 place.comment = owner::ufw_comment(&rules, place);
+            }
+        }
+    }
+
+    /// What CSF blocks for a time only is not lifted by the command for what stands in csf.deny.
+    fn mind_temporary(&self, culprits: &mut [CulpritReport]) {
+        let mut commands =
+            culprits.iter_mut().flat_map(|c| &mut c.mend).filter(|m| m.starts_with(CSF_LIFTS)).peekable();
+        if commands.peek().is_none() {
+            return;
+        }
+        let text = |path: &str| {
+            let seen = self.host.file(Path::new(path)).ok().flatten();
+            seen.map(|f| String::from_utf8_lossy(&f.content).into_owned()).unwrap_or_default()
+        };
+        let (denied, temporary) = (text("/etc/csf/csf.deny"), text("/var/lib/csf/csf.tempban"));
+        for command in commands {
+            let Some(ip) = command.strip_prefix(CSF_LIFTS) else { continue };
+            let is_denied = denied.lines().any(|l| l.split_whitespace().next() == Some(ip));
+            // `time|address|ports|way|seconds|why`
+            if !is_denied && temporary.lines().any(|l| l.split('|').nth(1) == Some(ip)) {
+                *command = format!("csf -tr {ip}");
             }
         }
     }

@@ -23,6 +23,8 @@ pub fn is_look_only(argv: &[&str]) -> bool {
         }
         // Makes the log files, the folders for temporary files and the empty pid file that its own next start makes.
         "nginx" => args == ["-t"],
+        // The same as nobody, who may make none of them.
+        "setpriv" => args == ["--reuid=65534", "--regid=65534", "--clear-groups", "nginx", "-t"],
         "cscli" => args == ["decisions", "list", "-o", "json"],
         // Prints rules; -f writes a file, -M loads a module. Legacy with -t creates the table by looking.
         "iptables-save" | "ip6tables-save" | "iptables-nft-save" | "ip6tables-nft-save" => {
@@ -136,6 +138,7 @@ mod tests {
             &["sh", "-c", "true"],
             &["nginx"],
             &["nginx", "-t", "-g", "daemon off;"],
+            &["setpriv", "--reuid=0", "nginx", "-t"],
             &["apachectl", "graceful"],
             &["apt-cache", "policy", "--", "nginx"],
             &["apt-cache", "gencaches"],

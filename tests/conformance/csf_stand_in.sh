@@ -91,6 +91,8 @@ start() {
             echo "-A LOCALOUTPUT $DEVICE_OUT -j ALLOWOUT"
             echo "-A LOCALOUTPUT $DEVICE_OUT -j DENYOUT"
             entries $etc/csf.deny | rules $family -A DROP DENYIN DENYOUT
+            # `time|address|ports|way|seconds|why`
+            [ ! -e $var/csf.tempban ] || cut -d '|' -f 2 $var/csf.tempban | rules $family -A DROP DENYIN DENYOUT
             entries $etc/csf.allow | rules $family -I $accept ALLOWIN ALLOWOUT
             echo COMMIT
         } >/run/csf.rules
@@ -103,6 +105,13 @@ start() {
     done
 }
 
+# denied VERB ADDRESS: its two rules.
+denied() {
+    case $2 in *:*) ip=ip6tables ;; *) ip=iptables ;; esac
+    $ip "$1" DENYIN ! -i lo -s "$2" -j DROP
+    $ip "$1" DENYOUT ! -o lo -d "$2" -j DROP
+}
+
 exec 9<>$var/csf.lock
 lock() { flock -n 9 || { echo 'Error: csf is being restarted, try again in a moment'; exit 0; }; }
 
@@ -113,11 +122,17 @@ case $1 in
     -e) rm -f $etc/csf.disable; lock; start ;;
     -a) printf '%s # added by hand\n' "$2" >>$etc/csf.allow ;;
     -dr)
-        # Out of the list, and out of the chains.
+        # Out of the list, and out of the chains; what is in another list stays.
+        grep -q "^$2\( .*\)\{0,1\}\$" $etc/csf.deny || { echo "csf: $2 not found in csf.deny"; exit 0; }
         sed -i "\\|^$2\\( .*\\)\\{0,1\\}\$|d" $etc/csf.deny
-        case $2 in *:*) ip=ip6tables ;; *) ip=iptables ;; esac
-        $ip -D DENYIN ! -i lo -s "$2" -j DROP
-        $ip -D DENYOUT ! -o lo -d "$2" -j DROP ;;
+        denied -D "$2" ;;
+    -td)
+        printf '%s|%s||inout|3600|Manually added\n' "$(date +%s)" "$2" >>$var/csf.tempban
+        denied -A "$2" ;;
+    -tr)
+        grep -qF "|$2|" $var/csf.tempban || { echo "csf: $2 not found in temporary bans"; exit 0; }
+        sed -i "\\#|$2|#d" $var/csf.tempban
+        denied -D "$2" ;;
     --initdown) iptables-save >$var/csf.4.saved; ip6tables-save >$var/csf.6.saved ;;
     --initup)
         lock

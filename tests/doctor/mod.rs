@@ -5,8 +5,10 @@
 mod beyond;
 mod dns;
 pub mod edge;
+mod filters;
 mod firewall;
 mod footprints;
+mod lacking;
 mod logs;
 mod online;
 mod page;
@@ -56,6 +58,18 @@ pub fn expect_cause<'a>(report: &'a Value, id: &str, error: u16) -> &'a Value {
     assert!(!list(&finding["evidence"]).is_empty(), "a cause without evidence: {finding:#}");
     assert!(finding["fix"]["text"].is_string(), "a cause without a fix: {finding:#}");
     finding
+}
+
+/// Types what the report says to run next; edgeallow's are told that there is no network.
+pub fn follow(lab: &Lab, report: &Value) {
+    let next = report["conclusion"]["next"].as_str().unwrap_or_else(|| panic!("nothing to run: {report:#}"));
+    for command in next.split(" && ") {
+        let mut words: Vec<&str> = command.split(' ').collect();
+        if words[0] == "edgeallow" {
+            words.push("--offline");
+        }
+        lab.run(words);
+    }
 }
 
 /// A healthy host: no cause and no warning.

@@ -96,7 +96,8 @@ fn a_server_that_listens_elsewhere_is_told_where_to_listen() {
     site::nginx(&lab, "server { listen 8080; listen [::]:8080; root /var/www/shop; }\n");
     let report = doctor(&lab, &[]);
     let cause = expect_cause(&report, "online.nothing-listens", 521);
-    assert!(text(cause).ends_with("though nginx runs"), "{cause:#}");
+    assert!(text(cause).contains(&format!("of {SERVER4} and {SERVER6}, though nginx runs (pid ")), "{cause:#}");
+    assert!(text(cause).ends_with(") and listens on 0.0.0.0:8080 and [::]:8080 only"), "{cause:#}");
     assert!(report["conclusion"]["next"].as_str().unwrap().starts_with("grep "), "{report:#}");
     // With the port that it listens on there is nothing to complain of.
     expect_healthy(&doctor(&lab, &["--port", "8080"]));

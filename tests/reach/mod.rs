@@ -9,7 +9,7 @@ use crate::{
 };
 
 mod garbled;
-mod named;
+pub mod named;
 mod schema;
 
 /// `edgeallow verify --offline --format json`; the report has to keep to the published schema.

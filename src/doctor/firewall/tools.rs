@@ -17,14 +17,14 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Warnings of backends that are about Cloudflare being turned away, now or soon.
-const TURNED_AWAY: [&str; 2] = ["csf-blocks-cloudflare", "fail2ban-wide-ban"];
+/// Warnings of backends that are about Cloudflare being turned away, now or soon, each with its tool.
+const TURNED_AWAY: [(&str, &str); 2] = [("csf-blocks-cloudflare", "csf"), ("fail2ban-wide-ban", "fail2ban")];
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let applied = cx.session.store.load(false).is_ok_and(|loaded| !loaded.state.backends.is_empty());
     let mut found: Vec<Finding> =
         cx.backends.iter().flat_map(|b| backend(b, applied, is_caught_by(cx, b.name))).collect();
-    found.extend(cx.told.iter().map(told));
+    found.extend(cx.told.iter().map(|warning| told(warning, &|tool| is_caught_by(cx, tool))));
     found.extend(crowdsec(cx));
     found
 }
@@ -98,9 +98,10 @@ fn backend(b: &BackendReport, applied: bool, caught: bool) -> Vec<Finding> {
     found
 }
 
-/// What a sync would warn of.
-fn told(warning: &Warning) -> Finding {
-    let verdict = if TURNED_AWAY.contains(&warning.id.as_str()) { Finds::Warning } else { Finds::Note };
+/// What a sync would warn of; where the tool's rules turn packets away, those are the finding.
+fn told(warning: &Warning, is_caught: &dyn Fn(&str) -> bool) -> Finding {
+    let turns_away = |(id, tool): &(&str, &str)| warning.id == *id && !is_caught(tool);
+    let verdict = if TURNED_AWAY.iter().any(turns_away) { Finds::Warning } else { Finds::Note };
     finding("firewall.told", verdict, warning.message.clone()).seen("edgeallow status", warning.id.clone())
 }
 

@@ -60,7 +60,7 @@ pub(super) struct Seen {
     pub foreign: Option<IpAddr>,
     /// Each port.
     pub ports: Vec<Port>,
-    /// The web servers on this machine; only looked for where nothing listens.
+    /// The web servers on this machine.
     pub servers: Vec<Installed>,
     /// What a limit may have refused, and isn't among the visits if it did so twice.
     pub limited: Vec<Limited>,
@@ -128,8 +128,8 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
         named: !cx.ask.hosts.is_empty(),
         foreign,
         ports,
-        servers: if missing { servers::installed(cx) } else { Vec::new() },
         limited,
+        servers: servers::installed(cx, missing),
     })
 }
 

@@ -1,11 +1,12 @@
 //! What sockets come to: the ports that Cloudflare needs, and those that nothing listens on.
 //!
-//! Belongs here: who listens. Does not: what is answered (`answers`).
+//! Belongs here: who listens. Does not: why nothing does (`lacking`), what is answered (`answers`).
 
 use super::{
     answers,
     gather::{Port, Seen, Way},
-    servers::{self, Installed},
+    lacking::{nothing_listens, unread_configurations},
+    servers,
     words::{addresses, list, ports, socket, ss, who},
 };
 use crate::{
@@ -53,6 +54,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
         return found;
     }
     found.extend(lacking(seen));
+    found.extend(unread_configurations(seen, &found));
     found.extend(one_family(seen));
     let open: Vec<&Port> = seen.ports.iter().filter(|p| lack(p).is_none()).collect();
     found.extend(answers::judge(seen, &open));
@@ -119,16 +121,17 @@ fn lacking(seen: &Seen) -> Vec<Finding> {
     found.extend((!some.is_empty()).then(|| loopback_only(&some, Finds::Warning)));
     found.extend(lacks.iter().filter(|(.., need)| *need == Need::Tell).map(|(port, ..)| one_scheme(port)));
     for (port, ..) in lacks.iter().filter(|(.., need)| *need == Need::None) {
+        let at = addresses([*port]);
         let text = match port.number {
-            443 => "nothing listens on port 443, where Cloudflare doesn't go under Flexible".to_owned(),
-            n => format!("nothing listens on port {n}, which Cloudflare doesn't proxy"),
+            443 => format!("nothing listens on port 443 of {at}, where Cloudflare doesn't go under Flexible"),
+            n => format!("nothing listens on port {n} of {at}, which Cloudflare doesn't proxy"),
         };
         found.push(finding("online.unused-port", Finds::Note, text).seen(ss(&[port.number]), "no socket"));
     }
     found
 }
 
-fn numbers(ports: &[&Port]) -> Vec<u16> {
+pub(super) fn numbers(ports: &[&Port]) -> Vec<u16> {
     ports.iter().map(|p| p.number).collect()
 }
 
@@ -153,55 +156,16 @@ fn loopback_only(on: &[&Port], verdict: Finds) -> Finding {
     }
 }
 
-fn nothing_listens(seen: &Seen, on: &[&Port], verdict: Finds) -> Finding {
-    let numbers = numbers(on);
-    let text = format!("nothing listens on {} of {}", ports(&numbers, "or"), addresses(on.iter().copied()));
-    let sockets: Vec<_> = on.iter().flat_map(|p| &p.sockets).collect();
-    let shows =
-        if sockets.is_empty() { "no socket".to_owned() } else { list(sockets.iter().map(|s| socket(s)), "and") };
-    let found =
-        |more: String| finding("online.nothing-listens", verdict, text + &more).seen(ss(&numbers), shows).gives(&[521]);
-
-    if let Some(Installed { server, .. }) = seen.servers.iter().find(|s| s.runs) {
-        let with = if numbers.iter().any(|p| HTTPS_PORTS.contains(p)) { ", with a certificate for TLS" } else { "" };
-        return found(format!(", though {} runs", server.name)).mend_by(
-            format!("let {} listen there too{with}; this shows where that is set", server.name),
-            server.find_listen,
-        );
-    }
-    let stopped = || seen.servers.iter().filter(|s| !s.runs);
-    // What is started at boot is what the site runs on; where something else serves already, none of it is.
-    let open = seen.ports.iter().any(|p| lack(p).is_none());
-    let start = stopped().find(|s| s.enabled).or_else(|| stopped().next()).filter(|_| !open);
-    let Some(Installed { server, start, broken, .. }) = start else {
-        return found(String::new()).mend("let the program that serves the site listen there, on every address");
-    };
-    let names: Vec<&str> = stopped().map(|s| s.server.name).collect();
-    let (are, do_not) = if names.len() == 1 { ("is", "doesn't") } else { ("are", "don't") };
-    match broken {
-        Some((test, complaint)) => {
-            found(format!(": {} is installed, doesn't run, and its configuration has an error", server.name))
-                .seen(test.clone(), complaint.clone())
-                .mend_by(format!("mend the configuration until this passes, then `{start}`"), test.clone())
-        }
-        None => found(format!(": {} {are} installed and {do_not} run", list(names, "and")))
-            .mend_by(format!("start {}", server.name), start),
-    }
-}
-
 /// One of 80 and 443 is served, and the mode isn't known.
 fn one_scheme(port: &Port) -> Finding {
-    let (id, text) = match port.number {
-        443 => (
-            "online.no-https-port",
-            "nothing listens on port 443: only Flexible works, Full and Full (strict) give an error",
-        ),
+    let (id, what) = match port.number {
+        443 => ("online.no-https-port", "only Flexible works, Full and Full (strict) give an error"),
         _ => (
             "online.no-http-port",
-            "nothing listens on port 80: Flexible gives an error, and so do visits by http:// unless Cloudflare redirects \
-             them (Always Use HTTPS)",
+            "Flexible gives an error, and so do visits by http:// unless Cloudflare redirects them (Always Use HTTPS)",
         ),
     };
+    let text = format!("nothing listens on port {} of {}: {what}", port.number, addresses([port]));
     finding(id, Finds::Note, text).seen(ss(&[port.number]), "no socket that others could connect to")
 }
 

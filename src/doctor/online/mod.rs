@@ -11,8 +11,11 @@
 mod answers;
 mod gather;
 mod judge;
+mod lacking;
 mod limits;
+mod promised;
 mod servers;
+mod tested;
 mod visit;
 mod words;
 

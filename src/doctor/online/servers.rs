@@ -1,12 +1,14 @@
-//! Web servers by name: what their programs are called, what starts them, and how their configuration is tested.
+//! Web servers by name: what their programs are called, what starts them, which of them run, and where these listen.
 //!
-//! Belongs here: the table, and looking for them. Does not: what follows from a stopped one (`judge`).
+//! Belongs here: the table, and looking for them. Does not: testing configurations (`tested`), what follows from a stopped
+//! one (`lacking`).
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
+use super::{promised, promised::Promised, tested};
 use crate::{
-    doctor::Context,
-    host::{Look, Output},
+    doctor::{Context, directives},
+    host::{ListenSocket, Look, Process, UnixListener},
 };
 
 /// A web server that is known by name.
@@ -21,7 +23,11 @@ pub(super) struct Server {
     /// Its services, of one distribution or another.
     services: &'static [&'static str],
     /// Looks at the configuration and says what is wrong with it.
-    test: Option<[&'static str; 2]>,
+    pub test: Option<[&'static str; 2]>,
+    /// Whether visitors' connections may come by a Unix socket.
+    serves_unix: bool,
+    /// Lets it read its configuration again.
+    pub reload: Option<&'static str>,
     /// Finds where it is told on which addresses to listen.
     pub find_listen: &'static str,
 }
@@ -34,6 +40,8 @@ static KNOWN: [Server; 5] = [
         programs: &["nginx"],
         services: &["nginx"],
         test: Some(["nginx", "-t"]),
+        serves_unix: true,
+        reload: Some("nginx -s reload"),
         find_listen: "grep -rnE '^\\s*listen\\s' /etc/nginx",
     },
     Server {
@@ -42,6 +50,8 @@ static KNOWN: [Server; 5] = [
         programs: &["apachectl", "apache2ctl", "httpd"],
         services: &["apache2", "httpd"],
         test: Some(["apachectl", "-t"]),
+        serves_unix: false,
+        reload: Some("apachectl graceful"),
         find_listen: "grep -rniE '^\\s*listen\\s' /etc/apache2 /etc/httpd",
     },
     Server {
@@ -50,6 +60,8 @@ static KNOWN: [Server; 5] = [
         programs: &["/usr/local/lsws/bin/lshttpd", "/usr/local/lsws/bin/litespeed"],
         services: &["lsws", "lshttpd"],
         test: None,
+        serves_unix: false,
+        reload: None,
         find_listen: "grep -rniE '^\\s*address\\s' /usr/local/lsws/conf",
     },
     Server {
@@ -58,6 +70,8 @@ static KNOWN: [Server; 5] = [
         programs: &["caddy"],
         services: &["caddy"],
         test: None,
+        serves_unix: true,
+        reload: None,
         find_listen: "grep -nE 'bind|default_bind' /etc/caddy/Caddyfile",
     },
     Server {
@@ -66,6 +80,8 @@ static KNOWN: [Server; 5] = [
         programs: &["lighttpd"],
         services: &["lighttpd"],
         test: None,
+        serves_unix: true,
+        reload: None,
         find_listen: "grep -rn 'server.bind' /etc/lighttpd",
     },
 ];
@@ -74,14 +90,27 @@ static KNOWN: [Server; 5] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Installed {
     pub server: &'static Server,
-    /// Whether it is seen to listen anywhere.
-    pub runs: bool,
+    /// Where it listens, if it runs.
+    pub runs: Option<Running>,
     /// Whether the machine would start it at boot.
     pub enabled: bool,
     /// What starts it.
     pub start: String,
     /// The test of its configuration and the first thing that it complains of, where it fails.
     pub broken: Option<(String, String)>,
+    /// Why the configuration of one that runs was not tested, where that may matter.
+    pub untested: Option<String>,
+    /// What its configuration says; only read where nothing listens.
+    pub promised: Promised,
+}
+
+/// A web server that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Running {
+    /// The process that started the others.
+    pub pid: u32,
+    /// Where it listens: addresses with ports, and paths after `unix:`. `None` where that may not be seen.
+    pub on: Option<Vec<String>>,
 }
 
 /// The server whose process goes by this name.
@@ -101,26 +130,73 @@ pub(super) fn error_log(process: &str) -> Option<&'static str> {
     })
 }
 
-/// Those that are installed. The configuration of one that runs is not tested: it has been read.
-pub(super) fn installed(cx: &Context<'_>) -> Vec<Installed> {
+/// Those that are installed, or run. The configuration of one that is stopped is only read and tested where nothing
+/// listens on a port.
+pub(super) fn installed(cx: &Context<'_>, is_missing: bool) -> Vec<Installed> {
     let host = cx.session.host;
-    let processes = cx.listeners.iter().flatten().flat_map(|s| &s.programs);
-    let running: Vec<&str> = processes.map(|p| p.name.as_str()).collect();
-    let there = KNOWN.iter().filter(|s| s.programs.iter().any(|p| host.program(p).is_some()));
-    there
-        .map(|server| {
-            let runs = server.processes.iter().any(|p| running.contains(p));
-            let service = server.services.iter().find(|s| has_unit(host, s)).unwrap_or(&server.services[0]);
-            let start = if host.exists(Path::new("/run/systemd/system")) {
-                format!("systemctl start {service}")
-            } else {
-                format!("service {service} start")
-            };
-            let enabled = host.exists(&Path::new("/etc/systemd/system/multi-user.target.wants").join(unit(service)));
-            let broken = if runs { None } else { server.test.and_then(|test| complaint(host, &test)) };
-            Installed { server, runs, enabled, start, broken }
-        })
-        .collect()
+    let processes = host.processes(&|name| by_process(name).is_some());
+    let unix = host.unix_listeners().unwrap_or_default();
+    let sockets = cx.listeners.as_deref().unwrap_or_default();
+    let installed = |server: &'static Server| {
+        let own = own(server, &processes);
+        let runs = running(server, &own, sockets, &unix);
+        if runs.is_none() && !server.programs.iter().any(|p| host.program(p).is_some()) {
+            return None;
+        }
+        let service = server.services.iter().find(|s| has_unit(host, s)).unwrap_or(&server.services[0]);
+        let start = if host.exists(Path::new("/run/systemd/system")) {
+            format!("systemctl start {service}")
+        } else {
+            format!("service {service} start")
+        };
+        let enabled = host.exists(&Path::new("/etc/systemd/system/multi-user.target.wants").join(unit(service)));
+        let (broken, untested) = match &runs {
+            Some(_) => tested::running(cx, server, &own),
+            None if is_missing => (server.test.and_then(|test| tested::complaint(host, &test)), None),
+            None => (None, None),
+        };
+        let promised = if is_missing { promised(cx, server) } else { Promised::default() };
+        Some(Installed { server, runs, enabled, start, broken, untested, promised })
+    };
+    KNOWN.iter().filter_map(installed).collect()
+}
+
+/// The processes of a server, without those of containers and those that have ended, which have no title.
+fn own<'p>(server: &Server, processes: &'p [Process]) -> Vec<&'p Process> {
+    let is_own = |p: &&Process| server.processes.contains(&p.name.as_str()) && !p.elsewhere && !p.title.is_empty();
+    processes.iter().filter(is_own).collect()
+}
+
+/// Of these processes, those that no other of them has started.
+pub(super) fn masters<'p>(own: &'p [&'p Process]) -> impl Iterator<Item = &'p Process> {
+    own.iter().copied().filter(|p| !own.iter().any(|other| other.pid == p.parent))
+}
+
+fn running(server: &Server, own: &[&Process], sockets: &[ListenSocket], unix: &[UnixListener]) -> Option<Running> {
+    let holds = |s: &&ListenSocket| s.programs.iter().any(|p| server.processes.contains(&p.name.as_str()));
+    let held: Vec<&ListenSocket> = sockets.iter().filter(holds).collect();
+    // One in a container that uses the machine's network has its sockets here only.
+    let master = masters(own).next().map(|p| p.pid);
+    let pid = master.or_else(|| Some(held.first()?.programs.first()?.pid))?;
+    let is_seen = !held.is_empty() || own.iter().any(|p| p.files.is_some());
+    let has = |inode: &u32| own.iter().any(|p| p.sockets.binary_search(inode).is_ok());
+    // Apache's and LiteSpeed's are for their own helpers.
+    let paths = unix.iter().filter(|s| server.serves_unix && !s.path.is_empty() && has(&s.inode));
+    let mut on: Vec<String> = Vec::new();
+    for place in held.iter().map(|s| s.address.to_string()).chain(paths.map(|s| format!("unix:{}", s.path))) {
+        if !on.contains(&place) {
+            on.push(place);
+        }
+    }
+    Some(Running { pid, on: is_seen.then_some(on) })
+}
+
+fn promised(cx: &Context<'_>, server: &Server) -> Promised {
+    match server.name {
+        "nginx" => promised::nginx(cx.configs.nginx(), &cx.ask.hosts),
+        "Apache" => promised::apache(cx.configs.apache(), &directives::apache_modules(cx.session.host), &cx.ask.hosts),
+        _ => Promised::default(),
+    }
 }
 
 fn unit(service: &str) -> String {
@@ -133,78 +209,58 @@ fn has_unit(host: &dyn Look, service: &str) -> bool {
         || host.exists(&Path::new("/etc/init.d").join(service))
 }
 
-fn complaint(host: &dyn Look, test: &[&str]) -> Option<(String, String)> {
-    const PATIENCE: Duration = Duration::from_secs(20);
-    let program = test.first().filter(|p| host.program(p).is_some())?;
-    tracing::debug!("testing the configuration with {program}");
-    let said = host.run(test, PATIENCE).ok()?;
-    first_error(&said).map(|e| (test.join(" "), e))
-}
-
-/// What a configuration test complains of first; nothing where it passes, or where it only lacks the right to read.
-fn first_error(said: &Output) -> Option<String> {
-    if said.ok() {
-        return None;
-    }
-    let text = format!("{}\n{}", String::from_utf8_lossy(&said.stderr), String::from_utf8_lossy(&said.stdout));
-    if text.contains("ermission denied") {
-        return None;
-    }
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    // Warnings may come before. Apache says on one line where, and on the next what.
-    let grave = |l: &&str| {
-        let words = ["[emerg]", "[alert]", "[crit]", "yntax error", "AH0"];
-        words.iter().any(|w| l.contains(w)) && !l.contains("AH00558") && !l.contains("Warning:")
-    };
-    let first = lines.iter().position(grave).unwrap_or(0);
-    let mut error = (*lines.get(first)?).to_owned();
-    if error.ends_with(':')
-        && let Some(what) = lines.get(first + 1)
-    {
-        error = format!("{error} {what}");
-    }
-    Some(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::look_only::is_look_only;
-
-    fn said(status: i32, stderr: &str) -> Option<String> {
-        first_error(&Output { status: Some(status), stdout: Vec::new(), stderr: stderr.into() })
-    }
-
-    #[test]
-    fn the_first_error_is_quoted_whole() {
-        let nginx = "nginx: [warn] conflicting server name \"a\" on 0.0.0.0:80, ignored\n\
-                     nginx: [emerg] unknown directive \"lisen\" in /etc/nginx/sites-enabled/shop:2\n\
-                     nginx: configuration file /etc/nginx/nginx.conf test failed\n";
-        assert_eq!(
-            said(1, nginx).unwrap(),
-            "nginx: [emerg] unknown directive \"lisen\" in /etc/nginx/sites-enabled/shop:2"
-        );
-        let apache = "AH00558: apache2: Could not reliably determine the server's fully qualified domain name\n\
-                      AH00526: Syntax error on line 3 of /etc/apache2/sites-enabled/shop.conf:\n\
-                      Invalid command 'Lisen', perhaps misspelled\nAction '-t' failed.\n";
-        assert_eq!(
-            said(1, apache).unwrap(),
-            "AH00526: Syntax error on line 3 of /etc/apache2/sites-enabled/shop.conf: Invalid command 'Lisen', \
-             perhaps misspelled"
-        );
-    }
-
-    #[test]
-    fn a_test_that_passes_or_may_not_read_complains_of_nothing() {
-        assert_eq!(said(0, "nginx: the configuration file /etc/nginx/nginx.conf syntax is ok\n"), None);
-        let denied = "nginx: [emerg] open() \"/etc/ssl/key.pem\" failed (13: Permission denied)\n";
-        assert_eq!(said(1, denied), None);
-    }
+    use crate::host::{Program, look_only::is_look_only};
 
     #[test]
     fn every_test_is_known_to_only_look() {
         for test in KNOWN.iter().filter_map(|s| s.test) {
             assert!(is_look_only(&test), "{test:?}");
         }
+    }
+
+    #[test]
+    fn one_that_runs_is_told_with_where_it_listens() {
+        let nginx = by_process("nginx").unwrap();
+        let process = |pid, parent, sockets: &[u32]| Process {
+            pid,
+            parent,
+            name: "nginx".into(),
+            title: "nginx: master process nginx".into(),
+            files: Some(9),
+            sockets: sockets.into(),
+            ..Process::default()
+        };
+        let processes = [
+            process(7, 1, &[50, 51]),
+            process(8, 7, &[50, 51]),
+            Process { title: String::new(), ..process(3, 1, &[]) },
+            Process { elsewhere: true, ..process(4, 1, &[]) },
+            Process { name: "cat".into(), ..process(5, 1, &[51]) },
+        ];
+        let own = own(nginx, &processes);
+        assert_eq!(own.len(), 2);
+        let unix = |inode, path: &str| UnixListener { path: path.into(), waiting: 0, backlog: 1, inode };
+        let unix = [unix(51, "/run/site.sock"), unix(60, "/run/other.sock")];
+        let socket = ListenSocket {
+            address: "0.0.0.0:8080".parse().unwrap(),
+            both_families: false,
+            waiting: 0,
+            backlog: 1,
+            inode: 50,
+            programs: vec![Program { pid: 7, name: "nginx".into(), file: None }],
+        };
+        let sockets = [socket.clone(), socket];
+        let told = running(nginx, &own, &sockets, &unix).unwrap();
+        assert_eq!(told, Running { pid: 7, on: Some(vec!["0.0.0.0:8080".into(), "unix:/run/site.sock".into()]) });
+        assert_eq!(running(nginx, &own, &[], &[]).unwrap().on, Some(vec![]));
+        // In a container.
+        assert_eq!(running(nginx, &[], &sockets, &unix).unwrap().on, Some(vec!["0.0.0.0:8080".into()]));
+        assert_eq!(running(nginx, &[], &[], &unix), None);
+        let unseen = [Process { files: None, ..process(7, 1, &[]) }];
+        let unseen: Vec<&Process> = unseen.iter().collect();
+        assert_eq!(running(nginx, &unseen, &[], &[]).unwrap(), Running { pid: 7, on: None });
     }
 }

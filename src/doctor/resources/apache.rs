@@ -100,8 +100,8 @@ impl Numbers {
     }
 }
 
-/// `mpm_event_module`, `event.c`, `!mpm_prefork_module`
-fn is_loaded(condition: &str, modules: &[String]) -> bool {
+/// Whether a condition of `<IfModule>` holds: `mpm_event_module`, `event.c`, `!mpm_prefork_module`.
+pub(in crate::doctor) fn is_loaded(condition: &str, modules: &[String]) -> bool {
     let (wanted, name) = condition.strip_prefix('!').map_or((true, condition), |name| (false, name));
     let name = name.trim_end_matches("_module").trim_end_matches(".c").trim_start_matches("mod_");
     modules.iter().any(|m| m == name || m.strip_prefix("mpm_") == Some(name)) == wanted

@@ -61,7 +61,7 @@ fn fail2ban_with_ipsets() {
 }
 
 /// What CrowdSec's nftables bouncer makes.
-const CROWDSEC: &str = "\
+pub const CROWDSEC: &str = "\
 table ip crowdsec {
     set crowdsec-blacklists { type ipv4_addr; flags interval, timeout; elements = { 173.245.48.29 timeout 4h, 104.23.0.0/16 timeout 4h }; }
     chain crowdsec-chain { type filter hook input priority filter - 10; policy accept; ip saddr @crowdsec-blacklists drop; }

@@ -3,7 +3,7 @@
 //! Of each host three things are held together: what connections do, what `verify` says, and what connections do after
 //! the commands that it advises were run as they are printed.
 
-mod bans;
+pub mod bans;
 mod by_hand;
 mod docker;
 mod rates;

@@ -1,0 +1,165 @@
+//! What a web server would listen on, and for which sites, if it were started with the configuration that it has now.
+//!
+//! Belongs here: the directives of nginx and Apache that say so. Does not: whether anything listens (`gather`), what
+//! follows from it (`lacking`).
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::doctor::{
+    directives::{Directive, Said},
+    resources::is_loaded,
+};
+
+/// What a configuration promises.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Promised {
+    /// The ports on which others would be listened to, each with the place that says so.
+    pub listens: Vec<(u16, String)>,
+    /// Those of the sites that were asked about that it has.
+    pub sites: Vec<String>,
+}
+
+impl Promised {
+    /// The first of these ports that it would listen on, and the place that says so.
+    pub(super) fn on(&self, ports: &[u16]) -> Option<&(u16, String)> {
+        self.listens.iter().find(|(port, _)| ports.contains(port))
+    }
+}
+
+/// Where plain HTTP is taken unless something else is said.
+const HTTP: u16 = 80;
+
+pub(super) fn nginx(said: &Said, hosts: &[String]) -> Promised {
+    let mut promised = Promised::default();
+    // Each `server` of HTTP, and whether it says where to listen.
+    let mut servers: Vec<(&Directive, bool)> = Vec::new();
+    for directive in &said.directives {
+        let mut around = said.around_of(directive).filter(|head| !head.is("if"));
+        let (Some(server), Some(http)) = (around.next(), around.next()) else { continue };
+        if !(server.is("server") && http.is("http")) {
+            continue;
+        }
+        let says = directive.is("listen");
+        match servers.iter_mut().find(|(head, _)| std::ptr::eq(*head, server)) {
+            Some((_, said)) => *said |= says,
+            None => servers.push((server, says)),
+        }
+        if says {
+            promised.listens.extend(port(directive.value()).map(|port| (port, directive.place())));
+        }
+        if directive.is("server_name") {
+            add_sites(&mut promised, directive.words.iter().skip(1), hosts);
+        }
+    }
+    let silent = servers.iter().filter(|(_, says)| !says);
+    promised.listens.extend(silent.map(|(server, _)| (HTTP, server.place())));
+    promised
+}
+
+/// `modules` are those that Apache has loaded.
+pub(super) fn apache(said: &Said, modules: &[String], hosts: &[String]) -> Promised {
+    let mut promised = Promised::default();
+    for directive in &said.directives {
+        let holds = |head: &Directive| !head.is("<IfModule") || is_loaded(head.value().trim_end_matches('>'), modules);
+        if directive.is("Listen") && said.around_of(directive).all(holds) {
+            promised.listens.extend(port(directive.value()).map(|port| (port, directive.place())));
+        }
+        if directive.is("ServerName") || directive.is("ServerAlias") {
+            add_sites(&mut promised, directive.words.iter().skip(1), hosts);
+        }
+    }
+    promised
+}
+
+/// The port that others would be listened to on; none for a Unix socket or a loopback address.
+fn port(value: &str) -> Option<u16> {
+    if value.starts_with("unix:") || value.is_empty() {
+        return None;
+    }
+    if let Ok(port) = value.parse() {
+        return Some(port);
+    }
+    if let Ok(at) = value.parse::<SocketAddr>() {
+        return (!at.ip().is_loopback()).then(|| at.port());
+    }
+    if let Ok(ip) = value.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return (!ip.is_loopback()).then_some(HTTP);
+    }
+    let (host, port) = value.rsplit_once(':').map_or((value, Some(HTTP)), |(host, port)| (host, port.parse().ok()));
+    port.filter(|_| host != "localhost")
+}
+
+fn add_sites<'a>(promised: &mut Promised, names: impl Iterator<Item = &'a String>, hosts: &[String]) {
+    for name in names {
+        let is_for = |host: &&String| is_for(name, host) && !promised.sites.contains(host);
+        let more: Vec<String> = hosts.iter().filter(is_for).cloned().collect();
+        promised.sites.extend(more);
+    }
+}
+
+/// Whether a name of a site, of nginx or Apache, is for this host.
+fn is_for(name: &str, host: &str) -> bool {
+    // Apache takes a scheme and a port beside it.
+    let name = name.split_once("://").map_or(name, |(_, name)| name);
+    let name = name.split_once(':').map_or(name, |(name, _)| name).to_ascii_lowercase();
+    let host = host.to_ascii_lowercase();
+    match name.strip_prefix("*.").or_else(|| name.strip_prefix('.')) {
+        Some(domain) => {
+            host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')) || (name == format!(".{host}"))
+        }
+        None => name == host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::directives::tests::{said_by_apache, said_by_nginx};
+
+    fn ports(promised: &Promised) -> Vec<u16> {
+        promised.listens.iter().map(|(port, _)| *port).collect()
+    }
+
+    #[test]
+    fn nginx_listens_where_a_server_of_http_says_so() {
+        let said = said_by_nginx(
+            "stream { server { listen 5432; } }\nhttp {\n server { listen 443 ssl; listen [::]:443 ssl; listen unix:/run/x; }\n \
+             server { listen 127.0.0.1:8080; listen localhost:81; }\n server { server_name www.Shop.example; root /x; }\n \
+             server { listen 192.0.2.1; location / { deny all; } }\n}",
+        );
+        let hosts = ["www.shop.example".to_owned(), "shop.example".to_owned()];
+        let promised = nginx(&said, &hosts);
+        assert_eq!(ports(&promised), [443, 443, 80, 80]);
+        assert_eq!(promised.on(&[80, 443]).unwrap().1, "/etc/nginx/nginx.conf line 3");
+        assert_eq!(promised.on(&[5432]), None);
+        assert_eq!(promised.sites, ["www.shop.example"]);
+    }
+
+    #[test]
+    fn apache_listens_where_the_module_is_there_that_a_section_asks_for() {
+        let said = said_by_apache(
+            "Listen 80\n<IfModule ssl_module>\nListen 443\n</IfModule>\n<IfModule mod_gnutls.c>\nListen 8443\n</IfModule>\n\
+             Listen 127.0.0.1:8081\n<VirtualHost *:80>\nServerName http://shop.example:80\nServerAlias *.blog.example\n\
+             </VirtualHost>\n",
+        );
+        let hosts = ["shop.example", "a.blog.example", "blog.example"].map(str::to_owned);
+        let with = apache(&said, &["ssl".to_owned()], &hosts);
+        assert_eq!((ports(&with), &with.sites[..]), (vec![80, 443], &hosts[..2]));
+        assert_eq!(ports(&apache(&said, &[], &hosts)), [80]);
+    }
+
+    #[test]
+    fn names_of_sites() {
+        for (name, host, is) in [
+            ("shop.example", "Shop.example", true),
+            ("*.shop.example", "www.shop.example", true),
+            ("*.shop.example", "shop.example", false),
+            (".shop.example", "shop.example", true),
+            (".shop.example", "a.shop.example", true),
+            ("_", "shop.example", false),
+            ("*.shop.example", "workshop.example", false),
+        ] {
+            assert_eq!(is_for(name, host), is, "{name} {host}");
+        }
+    }
+}
