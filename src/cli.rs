@@ -339,6 +339,9 @@ pub struct Doctor {
     /// The zone's encryption mode at Cloudflare (SSL/TLS, Overview)
     #[arg(long, value_enum, default_value_t = crate::doctor::Mode::Unknown)]
     pub mode: crate::doctor::Mode,
+    /// Authenticated Origin Pulls are on in the zone, with a certificate of yours uploaded if the server wants one of yours
+    #[arg(long)]
+    pub origin_pulls: bool,
     /// The origin's address, if it isn't one of this machine's own [default: each global address of this machine]
     #[arg(long, value_name = "IP")]
     pub origin: Option<std::net::IpAddr>,

@@ -34,6 +34,7 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Doctor, broken: Option<Brok
     let mut report = session.doctor(&Ask {
         hosts: args.hosts.iter().map(|site| site.name.clone()).collect(),
         mode: args.mode,
+        origin_pulls: args.origin_pulls,
         origin: args.origin,
         ports,
         since: args.since,

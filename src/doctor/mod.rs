@@ -13,6 +13,7 @@
 //! its own: it asks the [`Context`] whether something before it explains what it sees, and says `skipped` then.
 
 mod beyond;
+mod commands;
 mod conclude;
 mod directives;
 mod dns;
@@ -80,6 +81,9 @@ pub struct Ask {
     pub hosts: Vec<String>,
     /// The zone's mode.
     pub mode: Mode,
+    /// Whether Cloudflare sends the client certificate that the server wants: Authenticated Origin Pulls are on, and a
+    /// certificate of the operator's own is uploaded where one is wanted.
+    pub origin_pulls: bool,
     /// The origin's address, instead of each global one of this host.
     pub origin: Option<IpAddr>,
     /// These ports instead of the configured ones.
@@ -127,6 +131,7 @@ impl Ask {
         if self.mode != Mode::Unknown {
             words.push(format!("--mode {}", self.mode.as_str()));
         }
+        words.extend(self.origin_pulls.then(|| "--origin-pulls".to_owned()));
         words.extend(self.origin.iter().map(|ip| format!("--origin {ip}")));
         words.extend(self.ports.iter().map(|port| format!("--port {port}")));
         words.join(" ")
@@ -212,6 +217,7 @@ impl Session<'_> {
         findings.sort_by_key(|f| f.room);
         online::give_way(&mut findings);
         firewall::blame_evasive(&mut findings);
+        commands::complete(self.host, &mut findings);
         Ok(DoctorReport {
             conclusion: conclude::conclude(&findings, (!self.host.may_administer()).then(|| ask.as_root())),
             mode: ask.mode.as_str(),

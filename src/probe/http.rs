@@ -157,7 +157,7 @@ pub struct Limits {
 /// Connects to an address and asks there, without TLS.
 pub async fn get_at(to: SocketAddr, ask: Get<'_>, limits: Limits) -> Outcome {
     match connect(to, limits.connect).await {
-        Connection::Open(stream) => get(stream, ask, limits.answer).await,
+        Connection::Open(stream) => exchange(stream, ask, limits.answer).await.0,
         Connection::Refused => Outcome::Refused,
         Connection::Silent => Outcome::Silent,
         Connection::NoRoute => Outcome::NoRoute,
@@ -165,8 +165,27 @@ pub async fn get_at(to: SocketAddr, ask: Get<'_>, limits: Limits) -> Outcome {
     }
 }
 
-/// Asks over a connection that there is already. It takes this long at most.
+/// Asks over a connection with TLS that there is already. It takes this long at most. A server that speaks HTTP/2 only,
+/// which Cloudflare speaks over TLS, can't be asked.
 pub async fn get<S>(stream: S, ask: Get<'_>, limit: Duration) -> Outcome
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match exchange(stream, ask, limit).await {
+        (Outcome::Garbled(_), first) if is_http2(&first) => {
+            Outcome::Failed("it speaks HTTP/2 only, which isn't asked in here".to_owned())
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// Whether this is how a server of HTTP/2 begins: a SETTINGS frame of stream 0 (RFC 9113, sections 3.4 and 4.1).
+fn is_http2(first: &[u8]) -> bool {
+    matches!(first, [0, _, _, 4, 0, 0, 0, 0, 0, ..])
+}
+
+/// What became of it, and how what was answered begins.
+async fn exchange<S>(stream: S, ask: Get<'_>, limit: Duration) -> (Outcome, Vec<u8>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -174,7 +193,7 @@ where
     let end = start + limit;
     let request = match request(ask) {
         Ok(request) => request,
-        Err(why) => return Outcome::Failed(why),
+        Err(why) => return (Outcome::Failed(why), Vec::new()),
     };
     let mut http = http1::Builder::new();
     http.max_buf_size(2 * HEAD_LIMIT).max_header_size(HEAD_LIMIT).max_headers(FIELDS_LIMIT);
@@ -182,7 +201,7 @@ where
     let tapped = Tapped { stream, first: &first };
     let (mut sender, connection) = match http.handshake(TokioIo::new(tapped)).await {
         Ok(pair) => pair,
-        Err(e) => return Outcome::Failed(format!("cannot speak HTTP: {e}")),
+        Err(e) => return (Outcome::Failed(format!("cannot speak HTTP: {e}")), Vec::new()),
     };
     // It moves the bytes, and is done when the other side is; the exchange tells what came of it.
     let mover = async {
@@ -191,7 +210,7 @@ where
         }
         pending::<Infallible>().await
     };
-    let exchange = async {
+    let talk = async {
         match timeout_at(end, sender.send_request(request)).await {
             Err(_) => Outcome::Stalled,
             Ok(Err(e)) => failure(&e, &first.lock().unwrap_or_else(PoisonError::into_inner)),
@@ -205,11 +224,13 @@ where
             }
         }
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        outcome = exchange => outcome,
+        outcome = talk => outcome,
         never = mover => match never {},
-    }
+    };
+    let first = first.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (outcome, first)
 }
 
 fn request(ask: Get<'_>) -> Result<Request<String>, String> {
@@ -369,6 +390,19 @@ mod tests {
         let long =
             "HTTP/1.1 200 OK\r\n".to_owned() + &format!("Set-Cookie: {}\r\n", "x".repeat(8000)).repeat(15) + "\r\n";
         assert_eq!(outcome(long).answer().map(|a| a.status), Some(200), "up to the limit it is well");
+    }
+
+    #[test]
+    fn http2_over_tls_is_nothing_that_cloudflare_would_stumble_over() {
+        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 250];
+        assert!(matches!(outcome(settings), Outcome::Garbled(_)), "over plain HTTP nobody asks in it");
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = server.local_addr().unwrap();
+        let thread = thread::spawn(move || server.accept().unwrap().0.write_all(&settings).unwrap());
+        let asked = async { get(tokio::net::TcpStream::connect(to).await.unwrap(), ASK, LONG.answer).await };
+        let Outcome::Failed(why) = wait(asked).unwrap() else { panic!("it is no failure of the server's") };
+        assert!(why.contains("HTTP/2 only"), "{why}");
+        thread.join().unwrap();
     }
 
     #[test]

@@ -152,6 +152,9 @@ async fn at_the_origin(target: &Target, ip: IpAddr, limit: Duration) -> Origin {
         Err(failure) if failure.wants.is_some() => {
             Origin::Unsure("it wants a certificate that only Cloudflare has".to_owned())
         }
+        Err(failure) if failure.how.objects_to_http1() => {
+            Origin::Unsure("it speaks HTTP/2 only, which isn't asked in here".to_owned())
+        }
         Err(failure) => failed(failure.how),
     }
 }

@@ -57,6 +57,7 @@ pub fn expect_cause<'a>(report: &'a Value, id: &str, error: u16) -> &'a Value {
     assert!(list(&finding["cloudflare_errors"]).iter().any(|e| e == error), "{finding:#}");
     assert!(!list(&finding["evidence"]).is_empty(), "a cause without evidence: {finding:#}");
     assert!(finding["fix"]["text"].is_string(), "a cause without a fix: {finding:#}");
+    assert!(report["conclusion"]["next"].is_string(), "a cause without a command: {finding:#}");
     finding
 }
 

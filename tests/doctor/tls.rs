@@ -34,8 +34,7 @@ fn ours() -> Authority {
     authority(&[(DnType::OrganizationName, "Lab"), (DnType::CommonName, "Lab Authority 2")])
 }
 
-/// A site of nginx's with this certificate; none means signed by itself. `trusted` authorities are put into the lab's
-/// store.
+/// A site of nginx's with this certificate; none means signed by itself. `trusted` authorities are public ones.
 fn shows(params: &CertificateParams, by: Option<&Authority>, trusted: &[&Authority]) -> Lab {
     let lab = Lab::without_listeners();
     site::nginx_stopped(&lab, &site::nginx_site(""));
@@ -46,15 +45,9 @@ fn shows(params: &CertificateParams, by: Option<&Authority>, trusted: &[&Authori
     };
     lab.write_file(CHAIN, certificate.expect("a certificate").pem());
     lab.write_file(KEY, key.serialize_pem());
-    trust(&lab, trusted);
+    trusted.iter().for_each(|authority| lab.publish(&authority.pem));
     lab.run(["nginx"]);
     lab
-}
-
-fn trust(lab: &Lab, authorities: &[&Authority]) {
-    const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
-    let all: String = authorities.iter().map(|a| a.pem.as_str()).collect();
-    lab.write_file(TRUSTED, lab.read_file(TRUSTED) + &all);
 }
 
 /// For the site, and for as long as these tests will ever run.
@@ -117,8 +110,13 @@ fn a_self_signed_certificate() {
 
 #[test]
 fn a_certificate_of_an_authority_that_nobody_knows() {
-    let lab = shows(&params(&[NAME]), Some(&ours()), &[]);
+    const STORE: &str = "/etc/ssl/certs/ca-certificates.crt";
+    let ours = ours();
+    let lab = shows(&params(&[NAME]), Some(&ours), &[]);
     expect_bad_certificate(&lab, "tls.unknown-issuer", "Lab (Lab Authority 2)");
+    // That this machine trusts it is of no use at Cloudflare.
+    lab.write_file(STORE, lab.read_file(STORE) + &ours.pem);
+    expect_bad_certificate(&lab, "tls.private-issuer", "that this machine trusts");
 }
 
 #[test]
@@ -205,7 +203,8 @@ fn a_client_certificate_that_cloudflare_does_not_have() {
         "{cause:#}"
     );
 
-    let report = strict(&demanding(false, &ours));
+    let lab = demanding(false, &ours);
+    let report = strict(&lab);
     assert_eq!(ids(&report, "cause"), ["tls.client-certificate"], "{report:#}");
     let all = report["findings"].as_array().expect("findings");
     let of = |id: &str| all.iter().find(|f| f["id"] == id).unwrap_or_else(|| panic!("no {id}: {report:#}"));
@@ -213,6 +212,9 @@ fn a_client_certificate_that_cloudflare_does_not_have() {
     assert!(fix.contains("upload a certificate") && fix.contains("Cloudflare's authority instead"), "{fix}");
     assert_eq!(of("beyond.origin-pulls")["verdict"], "note", "{report:#}");
     assert_eq!(mode(&report).0, format!("the mode to choose for {NAME} is Full (strict)"));
+    let uploaded = doctor(&lab, &[NAME, "--mode", "strict", "--origin-pulls"]);
+    expect_healthy(&uploaded);
+    assert!(ids(&uploaded, "note").contains(&"tls.origin-pull"), "{uploaded:#}");
 }
 
 #[test]

@@ -14,6 +14,8 @@ use super::{Lab, namespace::EDGEALLOW};
 
 /// Nothing in these tests takes longer unless it says so, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Authorities that edgeallow is to take for public ones, if there are any.
+const PUBLIC_ROOTS: &str = "/etc/ssl/public-roots.pem";
 /// A system administrator's PATH, whatever that of the test is.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -59,10 +61,16 @@ impl Lab {
         self.command(argv).stdin(stdin).run().expect_ok()
     }
 
+    /// Makes an authority a public one to edgeallow, whatever this machine's store says. PEM.
+    pub fn publish(&self, authority: &str) {
+        let before = if self.exists(PUBLIC_ROOTS) { self.read_file(PUBLIC_ROOTS) } else { String::new() };
+        self.write_file(PUBLIC_ROOTS, before + authority);
+    }
+
     /// edgeallow, the one under test, about to be run.
     pub fn edgeallow_command<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Command<'_> {
         let argv = std::iter::once(EDGEALLOW.to_owned()).chain(args.into_iter().map(|a| a.as_ref().to_owned()));
-        self.command(argv)
+        self.command(argv).env("EDGEALLOW_PUBLIC_ROOTS", PUBLIC_ROOTS)
     }
 
     /// Runs edgeallow, the one under test.

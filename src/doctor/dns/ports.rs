@@ -32,12 +32,14 @@ fn one(port: u16, named: bool, proxied: Option<bool>) -> Finding {
     if !named {
         return found;
     }
-    found.mend(format!(
+    let command = format!("ss -ltnp 'sport = :{port}'");
+    let fix = format!(
         "let the site listen on port {} for HTTPS or {} for HTTP; or leave it on {port}, send visitors to 443, and let an \
          Origin Rule at Cloudflare change the destination port to {port}",
         nearest(port, &HTTPS_PORTS),
         nearest(port, &HTTP_PORTS)
-    ))
+    );
+    found.mend_by(fix, command)
 }
 
 fn nearest(port: u16, of: &[u16]) -> u16 {

@@ -5,13 +5,10 @@
 use std::{fmt, net::IpAddr};
 
 use jiff::{Timestamp, tz::TimeZone};
-use rustls::{
-    CertificateError, Error as TlsError, RootCertStore,
-    client::verify_server_cert_signed_by_trust_anchor,
-    pki_types::{CertificateDer, UnixTime},
-    server::ParsedCertificate,
-};
+use rustls::{CertificateError, Error as TlsError};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate, X509Name};
+
+use super::roots::{Roots, verify};
 
 /// How many names of a certificate are told.
 const NAMES: usize = 6;
@@ -33,25 +30,27 @@ pub(super) struct Certificate {
     pub trust: Trust,
     /// How many certificates were sent.
     pub sent: usize,
+    /// Whether its key is one of Ed25519 or Ed448.
+    pub edwards: bool,
 }
 
 /// Whose word it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// That of an authority in this machine's store.
+    /// That of a public authority.
     Known,
+    /// That of an authority which this machine's store or `source.ca_file` holds, and the public doesn't know.
+    Here,
     /// Cloudflare's Origin CA's, by the issuer's name.
     OriginCa,
     /// Nobody's but its own.
     SelfSigned,
-    /// That of an authority that isn't in the store.
+    /// That of an authority that nobody knows.
     Unknown,
     /// The certificate of the authority that issued it, which says where it can be had, was not sent.
     Incomplete,
     /// The chain can't be accepted for this reason.
     Bad(String),
-    /// It can't be told, for this reason.
-    Unjudged(String),
 }
 
 /// Something that keeps Cloudflare from accepting a certificate under Full (strict).
@@ -62,6 +61,7 @@ pub(super) enum Fault {
     WrongName,
     SelfSigned,
     UnknownIssuer,
+    PrivateIssuer,
     Incomplete,
     Bad(String),
 }
@@ -75,6 +75,7 @@ impl Fault {
             Self::WrongName => "tls.wrong-name",
             Self::SelfSigned => "tls.self-signed",
             Self::UnknownIssuer => "tls.unknown-issuer",
+            Self::PrivateIssuer => "tls.private-issuer",
             Self::Incomplete => "tls.incomplete-chain",
             Self::Bad(_) => "tls.untrusted",
         }
@@ -91,10 +92,12 @@ impl Certificate {
     ///
     /// # Errors
     /// What is wrong with the first certificate, in words.
-    pub fn read(chain: &[Vec<u8>], store: &Result<RootCertStore, String>, now: Timestamp) -> Result<Self, String> {
+    pub fn read(chain: &[Vec<u8>], roots: &Roots, now: Timestamp) -> Result<Self, String> {
         let leaf = chain.first().ok_or("the server sent no certificate")?;
         let (_, x509) = X509Certificate::from_der(leaf).map_err(|e| format!("it can't be read: {e}"))?;
-        let time = |t: i64| Timestamp::from_second(t).map_err(|e| format!("it can't be read: {e}"));
+        // What never expires does so in the last second of 9999 (RFC 5280, 4.1.2.5), which is later than can be counted.
+        let most = Timestamp::MAX.as_second();
+        let time = |t: i64| Timestamp::from_second(t.min(most)).map_err(|e| format!("it can't be read: {e}"));
         let not_before = time(x509.validity().not_before.timestamp())?;
         let not_after = time(x509.validity().not_after.timestamp())?;
         Ok(Self {
@@ -103,8 +106,9 @@ impl Certificate {
             names: names(&x509),
             not_before,
             not_after,
-            trust: trust(&x509, chain, store, now.min(not_after).max(not_before)),
+            trust: trust(&x509, chain, roots, now.min(not_after).max(not_before)),
             sent: chain.len(),
+            edwards: is_edwards(&x509),
         })
     }
 
@@ -134,9 +138,10 @@ impl Certificate {
         match &self.trust {
             Trust::SelfSigned => all.push(Fault::SelfSigned),
             Trust::Unknown => all.push(Fault::UnknownIssuer),
+            Trust::Here => all.push(Fault::PrivateIssuer),
             Trust::Incomplete => all.push(Fault::Incomplete),
             Trust::Bad(why) => all.push(Fault::Bad(why.clone())),
-            Trust::Known | Trust::OriginCa | Trust::Unjudged(_) => {}
+            Trust::Known | Trust::OriginCa => {}
         }
         all
     }
@@ -188,7 +193,8 @@ fn organization(name: &X509Name<'_>) -> String {
     }
 }
 
-/// The alternative names; where there is none, the common name, which Cloudflare takes as well.
+/// The alternative names; where no DNS name is among them (RFC 6125, 6.4.4), the common name, which Cloudflare takes as
+/// well.
 fn names(x509: &X509Certificate<'_>) -> Vec<String> {
     let mut all = Vec::new();
     if let Ok(Some(alternative)) = x509.subject_alternative_name() {
@@ -200,8 +206,9 @@ fn names(x509: &X509Certificate<'_>) -> Vec<String> {
             }
         }
     }
-    if all.is_empty() {
-        all.extend(x509.subject().iter_common_name().filter_map(|n| n.as_str().ok()).map(str::to_ascii_lowercase));
+    if all.iter().all(|name| name.parse::<IpAddr>().is_ok()) {
+        let common = x509.subject().iter_common_name().filter_map(|n| n.as_str().ok()).filter(|n| !n.is_empty());
+        all.extend(common.map(str::to_ascii_lowercase));
     }
     all
 }
@@ -214,7 +221,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// `at` lies within the certificate's own dates, so that those don't speak against its issuer.
-fn trust(x509: &X509Certificate<'_>, chain: &[Vec<u8>], store: &Result<RootCertStore, String>, at: Timestamp) -> Trust {
+fn trust(x509: &X509Certificate<'_>, chain: &[Vec<u8>], roots: &Roots, at: Timestamp) -> Trust {
     if is_origin_ca(x509.issuer()) && x509.issuer() != x509.subject() {
         return Trust::OriginCa;
     }
@@ -222,19 +229,13 @@ fn trust(x509: &X509Certificate<'_>, chain: &[Vec<u8>], store: &Result<RootCertS
     if x509.issuer() == x509.subject() {
         return Trust::SelfSigned;
     }
-    let store = match store {
-        Ok(store) if store.is_empty() => return Trust::Unjudged("this machine has no store of authorities".into()),
-        Ok(store) => store,
-        Err(why) => return Trust::Unjudged(why.clone()),
-    };
-    let ders: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-    let Some((leaf, between)) = ders.split_first() else { return Trust::Unjudged("there is none".into()) };
-    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at.as_second().try_into().unwrap_or(0)));
-    let known = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
-    let judged = ParsedCertificate::try_from(leaf)
-        .and_then(|leaf| verify_server_cert_signed_by_trust_anchor(&leaf, store, between, at, known));
-    match judged {
+    match verify(chain, &roots.public, at) {
         Ok(()) => Trust::Known,
+        Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer))
+            if verify(chain, &roots.here, at).is_ok() =>
+        {
+            Trust::Here
+        }
         Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) if lacks_its_issuer(x509, chain) => {
             Trust::Incomplete
         }
@@ -258,6 +259,11 @@ fn lacks_its_issuer(x509: &X509Certificate<'_>, chain: &[Vec<u8>]) -> bool {
         }))
     });
     names_place && !has_issuer
+}
+
+/// Whether the key is of RFC 8410's kinds for signatures: 1.3.101.112 and 113.
+fn is_edwards(x509: &X509Certificate<'_>) -> bool {
+    matches!(x509.public_key().algorithm.algorithm.to_id_string().as_str(), "1.3.101.112" | "1.3.101.113")
 }
 
 /// `O=CloudFlare, Inc.` and `OU=CloudFlare Origin SSL Certificate Authority` or the ECC one.

@@ -1,5 +1,7 @@
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
+use rustls::{RootCertStore, pki_types::CertificateDer};
+
 use super::*;
 
 /// An authority by these parts of its name.
@@ -22,10 +24,16 @@ fn params(names: &[&str]) -> CertificateParams {
     params
 }
 
-fn read(chain: &[Vec<u8>], known: &[&Vec<u8>]) -> Certificate {
+fn store(known: &[&Vec<u8>]) -> RootCertStore {
     let mut store = RootCertStore::empty();
     known.iter().for_each(|der| store.add(CertificateDer::from(der.as_slice())).unwrap());
-    Certificate::read(chain, &Ok(store), at("2026-06-01")).unwrap()
+    store
+}
+
+/// With these as the public authorities.
+fn read(chain: &[Vec<u8>], known: &[&Vec<u8>]) -> Certificate {
+    let roots = Roots { public: store(known), here: RootCertStore::empty() };
+    Certificate::read(chain, &roots, at("2026-06-01")).unwrap()
 }
 
 fn at(day: &str) -> Timestamp {
@@ -50,8 +58,12 @@ fn whose_word_a_certificate_is() {
     assert_eq!(read(&[by(&lab)], &[&other]).trust, Trust::Unknown);
     assert_eq!(read(&[by(&origin)], &[&other]).trust, Trust::OriginCa);
     assert_eq!(read(&[own], &[&other]).trust, Trust::SelfSigned);
-    assert!(matches!(read(&[by(&lab)], &[]).trust, Trust::Unjudged(_)));
-    assert!(Certificate::read(&[b"no".to_vec()], &Ok(RootCertStore::empty()), at("2026-06-01")).is_err());
+    assert_eq!(read(&[by(&lab)], &[]).trust, Trust::Unknown);
+    let here = Roots { public: store(&[&other]), here: store(&[&other, &lab_der]) };
+    let private = Certificate::read(&[by(&lab)], &here, at("2026-06-01")).unwrap();
+    assert_eq!(private.trust, Trust::Here);
+    assert_eq!(private.faults(Some("a.example"), at("2026-06-01")), [Fault::PrivateIssuer]);
+    assert!(Certificate::read(&[b"no".to_vec()], &here, at("2026-06-01")).is_err());
 }
 
 #[test]
@@ -111,6 +123,40 @@ fn a_certificate_without_alternative_names_is_for_its_common_name() {
     let one = read(&[plain.signed_by(&key, &lab).unwrap().der().to_vec()], &[&der]);
     assert_eq!((one.names.clone(), one.is_for("old.example")), (vec!["old.example".to_owned()], true));
     assert_eq!(one.trust, Trust::Known);
+}
+
+#[test]
+fn odd_certificates_are_read_as_cloudflare_would() {
+    let (lab, der) = issuer(&[(DnType::CommonName, "Lab")]);
+    let key = KeyPair::generate().unwrap();
+    let named = |common: &str, names: &[&str]| {
+        let mut odd = params(names);
+        odd.distinguished_name = DistinguishedName::new();
+        odd.distinguished_name.push(DnType::CommonName, common);
+        read(&[odd.signed_by(&key, &lab).unwrap().der().to_vec()], &[&der])
+    };
+    // Addresses alone don't take the place of the common name; a DNS name does.
+    let addresses = named("a.example", &["192.0.2.1", "2001:db8::1"]);
+    assert!(addresses.is_for("a.example") && addresses.is_for("2001:db8::1") && !addresses.is_for("192.0.2.9"));
+    assert!(!named("a.example", &["b.example"]).is_for("a.example"));
+    let nobodys = named("", &[]);
+    assert!(!nobodys.is_for("a.example") && !nobodys.is_for(""), "{nobodys:?}");
+    // A name of another script is its ASCII form, and a wildcard stands for a whole label.
+    let wide = named("x", &["*.xn--bcher-kva.example", "*.example", "w*.c.example"]);
+    assert!(wide.is_for("www.xn--bcher-kva.example"));
+    for not in ["xn--bcher-kva.example", "a.example", "www.c.example"] {
+        assert!(!wide.is_for(not), "{not}");
+    }
+
+    let mut endless = params(&["a.example"]);
+    endless.not_after = date_time_ymd(9999, 12, 31);
+    let endless = read(&[endless.signed_by(&key, &lab).unwrap().der().to_vec()], &[&der]);
+    assert_eq!((endless.trust.clone(), endless.faults(Some("a.example"), at("2026-06-01"))), (Trust::Known, vec![]));
+    assert!(!endless.edwards);
+
+    let edwards = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let edwards = read(&[params(&["a.example"]).signed_by(&edwards, &lab).unwrap().der().to_vec()], &[&der]);
+    assert!(edwards.edwards && edwards.trust == Trust::Known);
 }
 
 #[test]

@@ -34,17 +34,26 @@ pub(super) fn choice(looks: &[Look], host: Option<&str>, mode: Mode, now: Timest
             Outcome::NotListening | Outcome::Skipped(_) => return None,
         };
         let (way, choice) = modes::choose(&facts);
-        Some((choice, way, &look.place))
+        Some((choice, way, look))
     });
     let rank = |c: &Choice| (matches!(c.mode, Mode::Strict), matches!(c.mode, Mode::Full));
-    let (choice, way, place) = judged.min_by_key(|(choice, ..)| rank(choice))?;
+    let (choice, way, look) = judged.min_by_key(|(choice, ..)| rank(choice))?;
+    let place = &look.place;
     let name = modes::name(choice.mode);
     let site = host.map(|h| format!(" for {h}")).unwrap_or_default();
     let mut text = format!("the mode to choose{site} is {name}");
     if host.is_none() && choice.mode == Mode::Strict {
         text += ", if the certificate is for every name of the site";
     }
-    let verdict = if choice.mode == mode { Finds::Ok } else { Finds::Note };
+    let open = if choice.mode == Mode::Flexible { open(look) } else { None };
+    if let Some(why) = &open {
+        text = format!("which mode to choose{site} can't be told yet: {why}");
+    }
+    let verdict = match open {
+        Some(_) => Finds::Skipped,
+        None if choice.mode == mode => Finds::Ok,
+        None => Finds::Note,
+    };
     // The tree speaks of the port that nearly everybody has.
     let port = place.at.port().to_string();
     let answered =
@@ -68,6 +77,25 @@ pub(super) fn choice(looks: &[Look], host: Option<&str>, mode: Mode, now: Timest
     })
 }
 
+/// Why the tree's Off or Flexible is not to be chosen as it stands: that is for a site with plain HTTP and no TLS at all, not
+/// for one that is broken.
+fn open(look: &Look) -> Option<String> {
+    let port = look.place.at.port();
+    let plain = match look.place.plain {
+        Some(true) => None,
+        Some(false) => Some("nothing listens on port 80 either, as Off and Flexible need it"),
+        None => Some("whether port 80 serves plain HTTP, as Off and Flexible need it, can't be seen from here"),
+    };
+    match &look.outcome {
+        Outcome::NotListening => plain.map(|why| format!("nothing listens on port {port}, and {why}")),
+        Outcome::Asked(asked) => match asked.handshake.as_ref().err().map(|f| &f.how) {
+            Some(How::NotTls { .. }) if port == 443 => plain.map(|why| format!("port {port} speaks no TLS, and {why}")),
+            _ => Some(format!("no handshake succeeds on port {port}, see above")),
+        },
+        Outcome::Skipped(_) => None,
+    }
+}
+
 fn decided(at: SocketAddr) -> String {
     format!("docs/tls-modes.svg, for {at}")
 }
@@ -84,9 +112,6 @@ fn facts(place: &Place, asked: &Asked, now: Timestamp) -> Option<Facts> {
         }
     }
     let Some(Ok(certificate)) = &asked.certificate else { return Some(Facts { handshake: true, ..none }) };
-    if matches!(certificate.trust, Trust::Unjudged(_)) {
-        return None;
-    }
     let faults = certificate.faults(place.host.as_deref(), now);
     Some(Facts {
         listens: true,

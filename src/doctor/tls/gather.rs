@@ -8,16 +8,16 @@ use std::{
     time::Duration,
 };
 
-use rustls::{RootCertStore, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
 
-use super::certificate::Certificate;
+use super::{certificate::Certificate, roots::Roots};
 use crate::{
     doctor::{Context, HTTPS_PORTS, site::Site},
     error::Result,
     probe::{
         self,
-        tls::{self, ALPN, ALPN_HTTP1, Answer, Ask, Failure, Shown},
+        tls::{self, ALPN, ALPN_HTTP1, Answer, Ask, Failure, How, Shown},
     },
 };
 
@@ -66,6 +66,8 @@ pub(super) struct Asked {
     pub without: Option<Answer>,
     /// The certificate, or why it can't be read; none where none was shown.
     pub certificate: Option<std::result::Result<Certificate, String>>,
+    /// Whether it speaks HTTP/2 and nothing else.
+    pub only_http2: bool,
 }
 
 /// Asks every origin, on every HTTPS port that is asked about, for every name.
@@ -93,12 +95,12 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Vec<Look>> {
         (cx.session.progress)("shaking hands over TLS");
     }
     let mut seen = probe::wait(ask_all(to_ask))?;
-    let store = crate::source::roots(&cx.session.config.source).map_err(|e| e.message);
+    let roots = Roots::of(&cx.session.config.source);
     let looks = places.into_iter().enumerate().map(|(i, (before, place))| {
         let filtered = cx.is_filtered(place.at.ip(), place.at.port());
         let outcome = match (before, seen.remove(&i)) {
             (Err(known), _) => known,
-            (Ok(_), Some(seen)) => outcome(seen, filtered, &store, cx.session.now),
+            (Ok(_), Some(seen)) => outcome(seen, filtered, &roots, cx.session.now),
             (Ok(_), None) => Outcome::Skipped("it was not asked".into()),
         };
         Look { place, outcome }
@@ -129,7 +131,8 @@ fn is_here(cx: &Context<'_>, ip: IpAddr) -> bool {
     ip.is_loopback() || cx.links.iter().flat_map(|l| &l.addresses).any(|a| a.ip == ip)
 }
 
-type Seen = (std::result::Result<Shown, Failure>, Option<Answer>);
+/// A handshake; what came of going on without a client certificate; whether the server speaks HTTP/2 only.
+type Seen = (std::result::Result<Shown, Failure>, Option<Answer>, bool);
 
 async fn ask_all(mut to_ask: Vec<(usize, SocketAddr, Option<ServerName<'static>>)>) -> BTreeMap<usize, Seen> {
     let (mut running, mut done) = (JoinSet::new(), BTreeMap::new());
@@ -152,27 +155,27 @@ async fn ask(to: SocketAddr, name: Option<ServerName<'static>>) -> Seen {
     let ask = Ask { to, name, alpn: &ALPN, limit: LIMIT };
     let shown = match tls::handshake(&ask).await {
         Ok(done) => done.shown,
-        Err(failure) => return (Err(failure), None),
+        Err(failure) => return (Err(failure), None, false),
     };
-    if shown.wants.is_none() {
-        return (Ok(shown), None);
+    let speaks_http2 = shown.alpn.as_deref() == Some("h2");
+    if shown.wants.is_none() && !speaks_http2 {
+        return (Ok(shown), None, false);
+    }
+    let again = tls::handshake(&Ask { alpn: &ALPN_HTTP1, ..ask.clone() }).await;
+    let only_http2 = speaks_http2 && again.as_ref().is_err_and(|f| f.how.objects_to_http1());
+    if shown.wants.is_none() || only_http2 {
+        return (Ok(shown), None, only_http2);
     }
     // With TLS 1.3 a server says only after the handshake that it doesn't go on, and nginx says so over HTTP.
     let host = ask.name.as_ref().map_or_else(|| to.ip().to_string(), |n| n.to_str().into_owned());
-    let without = match tls::handshake(&Ask { alpn: &ALPN_HTTP1, ..ask }).await {
+    let without = match again {
         Ok(done) => tls::go_on(done, &host, LIMIT).await,
         Err(_) => Answer::Closed,
     };
-    (Ok(shown), Some(without))
+    (Ok(shown), Some(without), false)
 }
 
-fn outcome(
-    (handshake, without): Seen,
-    filtered: bool,
-    store: &std::result::Result<RootCertStore, String>,
-    now: jiff::Timestamp,
-) -> Outcome {
-    use tls::How;
+fn outcome((handshake, without, only_http2): Seen, filtered: bool, roots: &Roots, now: jiff::Timestamp) -> Outcome {
     let (chain, connected) = match &handshake {
         Ok(shown) => (&shown.chain, Ok(())),
         Err(failure) => {
@@ -192,8 +195,8 @@ fn outcome(
         Err(why) if filtered => Outcome::Skipped(format!("{why}, and a packet filter is in the way")),
         Err(why) => Outcome::Skipped(why),
         Ok(()) => {
-            let certificate = (!chain.is_empty()).then(|| Certificate::read(chain, store, now));
-            Outcome::Asked(Box::new(Asked { handshake, without, certificate }))
+            let certificate = (!chain.is_empty()).then(|| Certificate::read(chain, roots, now));
+            Outcome::Asked(Box::new(Asked { handshake, without, certificate, only_http2 }))
         }
     }
 }

@@ -23,6 +23,15 @@ const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 const ORIGIN_CA: &str = "install a certificate of Cloudflare's Origin CA (in the dashboard: SSL/TLS, Origin Server, \
                          Create certificate) or one of a public authority for every name of the site";
 
+/// What is told of the zone's settings at Cloudflare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Zone {
+    /// The encryption mode.
+    pub mode: Mode,
+    /// Authenticated Origin Pulls are on, with the certificate that the server wants.
+    pub origin_pulls: bool,
+}
+
 /// What Cloudflare does with TLS at this port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
@@ -76,14 +85,14 @@ impl Use {
 }
 
 /// All that is to be said about these.
-pub(super) fn judge(looks: &[Look], mode: Mode, now: Timestamp) -> Vec<Finding> {
+pub(super) fn judge(looks: &[Look], zone: Zone, now: Timestamp) -> Vec<Finding> {
     if looks.is_empty() {
         let why = "no port on which Cloudflare speaks TLS is asked about, or this machine has no address to ask";
         return vec![finding("tls.unseen", Finds::Skipped, why)];
     }
     let mut found: Vec<Finding> = Vec::new();
     for look in looks {
-        for one in judge_one(look, mode, now) {
+        for one in judge_one(look, zone, now) {
             // IPv4 and IPv6 most often show the same: it is said once.
             match found.iter_mut().find(|f| (f.id, &f.text, f.verdict) == (one.id, &one.text, one.verdict)) {
                 Some(same) => same.evidence.extend(one.evidence),
@@ -93,11 +102,11 @@ pub(super) fn judge(looks: &[Look], mode: Mode, now: Timestamp) -> Vec<Finding> 
     }
     let mut hosts: Vec<Option<&str>> = looks.iter().map(|l| l.place.host.as_deref()).collect();
     hosts.dedup();
-    found.extend(hosts.into_iter().filter_map(|host| choice(looks, host, mode, now)));
+    found.extend(hosts.into_iter().filter_map(|host| choice(looks, host, zone.mode, now)));
     found
 }
 
-fn judge_one(look: &Look, mode: Mode, now: Timestamp) -> Vec<Finding> {
+fn judge_one(look: &Look, zone: Zone, now: Timestamp) -> Vec<Finding> {
     let place = &look.place;
     let port = place.at.port();
     match &look.outcome {
@@ -109,7 +118,7 @@ fn judge_one(look: &Look, mode: Mode, now: Timestamp) -> Vec<Finding> {
             let text = format!("no handshake on port {port}: {why}");
             vec![finding("tls.unseen", Finds::Skipped, text).seen(command(place), "not run")]
         }
-        Outcome::Asked(asked) => judge_asked(place, asked, mode, now),
+        Outcome::Asked(asked) => judge_asked(place, asked, zone, now),
     }
 }
 
@@ -122,12 +131,12 @@ fn command(place: &Place) -> String {
     format!("openssl s_client -connect {} {name} -showcerts", place.at)
 }
 
-fn judge_asked(place: &Place, asked: &Asked, mode: Mode, now: Timestamp) -> Vec<Finding> {
-    let usage = Use::of(mode, place.at.port());
+fn judge_asked(place: &Place, asked: &Asked, zone: Zone, now: Timestamp) -> Vec<Finding> {
+    let usage = Use::of(zone.mode, place.at.port());
     if let Some(broken) = broken(place, asked, usage) {
         return vec![broken];
     }
-    let mut found = Vec::from_iter(client_certificate(place, asked, usage));
+    let mut found = Vec::from_iter(client_certificate(place, asked, usage, zone.origin_pulls));
     match &asked.certificate {
         Some(Ok(certificate)) => found.extend(judge_certificate(place, certificate, usage, now)),
         Some(Err(why)) => {
@@ -145,7 +154,14 @@ fn judge_asked(place: &Place, asked: &Asked, mode: Mode, now: Timestamp) -> Vec<
             if let Some(last) = found.pop() {
                 found.push(last.seen(command(place), talk.clone()));
             }
-            if alpn != Some("h2") {
+            if asked.only_http2 {
+                let text = format!(
+                    "the server on port {} speaks HTTP/2 only, so what it answers was not asked for here: `HTTP/2 to Origin` \
+                     has to be on in the zone, as it is unless somebody turned it off",
+                    place.at.port()
+                );
+                found.push(finding("tls.only-http2", Finds::Skipped, text).seen(command(place), talk));
+            } else if alpn != Some("h2") {
                 let text = format!(
                     "the server on port {} offers no HTTP/2; Cloudflare uses HTTP/1.1 then, which is no fault",
                     place.at.port()
@@ -265,7 +281,7 @@ fn failed(how: &How) -> String {
 }
 
 /// What is to be said of a server that wants a client certificate.
-fn client_certificate(place: &Place, asked: &Asked, usage: Use) -> Option<Finding> {
+fn client_certificate(place: &Place, asked: &Asked, usage: Use, pulls: bool) -> Option<Finding> {
     let port = place.at.port();
     let wants: &Wants = match &asked.handshake {
         Ok(shown) => shown.wants.as_ref()?,
@@ -291,9 +307,18 @@ fn client_certificate(place: &Place, asked: &Asked, usage: Use) -> Option<Findin
     };
     let shows = format!("certificate request for {whose}; without one, {refused}");
     if wants.authorities.iter().any(|a| is_origin_pull(a)) {
+        let zone = if pulls {
+            "as you say, Authenticated Origin Pulls are on in the zone"
+        } else {
+            "Authenticated Origin Pulls have to be on in the zone, and its mode Full or Full (strict)"
+        };
+        let text = format!("the server on port {port} lets in only clients with a certificate of Cloudflare's: {zone}");
+        return Some(finding("tls.origin-pull", Finds::Note, text).seen(command(place), shows));
+    }
+    if pulls {
         let text = format!(
-            "the server on port {port} lets in only clients with a certificate of Cloudflare's: Authenticated Origin \
-             Pulls have to be on in the zone, and its mode Full or Full (strict)"
+            "the server on port {port} lets in only clients with a certificate of {whose}: as you say, Authenticated Origin \
+             Pulls are on in the zone with one"
         );
         return Some(finding("tls.origin-pull", Finds::Note, text).seen(command(place), shows));
     }
@@ -307,7 +332,7 @@ fn client_certificate(place: &Place, asked: &Asked, usage: Use) -> Option<Findin
         )
     } else {
         let whom = "Cloudflare has none, unless you uploaded one for Authenticated Origin Pulls, which can't be seen from \
-                    here";
+                    here: say --origin-pulls then";
         let text =
             format!("the server on port {port} turns away clients without a certificate of {whose}{page}; {whom}");
         (Finds::Cause, text)
@@ -328,11 +353,20 @@ fn judge_certificate(place: &Place, certificate: &Certificate, usage: Use, now: 
     let seen = |f: Finding| f.seen(command(place), certificate.to_string());
     let faults = certificate.faults(place.host.as_deref(), now);
     let mut found = Vec::new();
+    if certificate.edwards {
+        let text = format!(
+            "the certificate on port {port} has a key of Ed25519's kind, which no public authority signs; Cloudflare's \
+             documentation speaks of RSA and ECDSA only, so it may end the handshake (Error 525)"
+        );
+        let odd = finding("tls.key", Finds::Note, text).gives(&[525]);
+        found.push(seen(odd.mend("give the web server a certificate with a key of RSA or ECDSA P-256")));
+    }
     if let Some(first) = faults.first() {
         let said: Vec<String> = faults.iter().map(|f| said(f, certificate, place.host.as_deref())).collect();
         let text = format!("the certificate shown {site}on port {port} {}{}", said.join(" and "), usage.consequence());
         let bad = seen(finding(first.id(), usage.unverified(), text)).gives(&[526]);
-        return vec![mended(bad, first, certificate, usage)];
+        found.push(mended(bad, first, certificate, usage));
+        return found;
     }
     let lifetime = certificate.not_after.duration_since(certificate.not_before);
     let left = certificate.not_after.duration_since(now);
@@ -350,19 +384,12 @@ fn judge_certificate(place: &Place, certificate: &Certificate, usage: Use, now: 
             format!("the certificate shown {site}on port {port} comes from {}, good until {until}", certificate.issuer);
         found.push(seen(finding("tls.certificate", Finds::Ok, text)));
     }
-    match &certificate.trust {
-        Trust::OriginCa => {
-            let text = format!(
-                "the certificate on port {port} comes from Cloudflare's Origin CA, by its issuer's name: good for Full \
-                 (strict), and trusted by nobody but Cloudflare, so visitors who come past it are warned"
-            );
-            found.insert(0, seen(finding("tls.origin-ca", Finds::Note, text)));
-        }
-        Trust::Unjudged(why) => {
-            let text = format!("whether Full (strict) accepts the certificate on port {port} can't be told: {why}");
-            found.insert(0, seen(finding("tls.unjudged", Finds::Skipped, text)));
-        }
-        _ => {}
+    if certificate.trust == Trust::OriginCa {
+        let text = format!(
+            "the certificate on port {port} comes from Cloudflare's Origin CA, by its issuer's name: good for Full (strict), \
+             and trusted by nobody but Cloudflare, so visitors who come past it are warned"
+        );
+        found.insert(0, seen(finding("tls.origin-ca", Finds::Note, text)));
     }
     found
 }
@@ -377,6 +404,10 @@ fn said(fault: &Fault, certificate: &Certificate, host: Option<&str>) -> String 
         }
         Fault::SelfSigned => "is self-signed".to_owned(),
         Fault::UnknownIssuer => format!("comes from an authority that nobody knows, {}", certificate.issuer),
+        Fault::PrivateIssuer => format!(
+            "comes from {}, an authority that this machine trusts and the public doesn't know",
+            certificate.issuer
+        ),
         Fault::Incomplete => format!("comes without that of its authority, {}", certificate.issuer),
         Fault::Bad(why) => format!("can't be trusted: {why}"),
     }
@@ -385,15 +416,20 @@ fn said(fault: &Fault, certificate: &Certificate, host: Option<&str>) -> String 
 fn mended(finding: Finding, fault: &Fault, certificate: &Certificate, usage: Use) -> Finding {
     let until = if usage == Use::Strict { "; until then the mode Full works" } else { "" };
     match fault {
-        Fault::Expired(_) if certificate.issuer.contains("Let's Encrypt") => finding
-            .mend_by("renew it and reload the web server, which doesn't read a new file by itself", "certbot renew"),
+        Fault::Expired(_) if certificate.issuer.contains("Let's Encrypt") => {
+            finding.mend("renew it and reload the web server, which doesn't read a new file by itself")
+        }
         Fault::Expired(_) => finding.mend(format!(
             "renew it and reload the web server, which doesn't read a new file by itself; or {ORIGIN_CA}{until}"
         )),
         Fault::NotYetValid(_) => finding
-            .mend_by("see whether this machine's clock is right; if it is, have a new one made out", "timedatectl"),
+            .mend_by("see whether this machine's clock is right; if it is, have a new one made out", "date -u"),
         Fault::Incomplete => finding
             .mend(format!("give the web server the whole chain (fullchain.pem), not the certificate alone{until}")),
+        Fault::PrivateIssuer => finding.mend(format!(
+            "{ORIGIN_CA}; or upload your authority to the zone's custom origin trust store, which takes Advanced Certificate \
+             Manager{until}"
+        )),
         Fault::WrongName | Fault::SelfSigned | Fault::UnknownIssuer | Fault::Bad(_) => {
             finding.mend(format!("{ORIGIN_CA}{until}"))
         }

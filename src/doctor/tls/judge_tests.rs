@@ -16,6 +16,7 @@ fn good() -> Certificate {
         not_after: "2026-08-01T00:00:00Z".parse().unwrap(),
         trust: Trust::Known,
         sent: 2,
+        edwards: false,
     }
 }
 
@@ -28,7 +29,7 @@ fn place(at: &str, host: Option<&str>) -> Place {
 }
 
 fn asked(handshake: Result<Shown, Failure>, without: Option<Answer>, certificate: Option<Certificate>) -> Outcome {
-    Outcome::Asked(Box::new(Asked { handshake, without, certificate: certificate.map(Ok) }))
+    Outcome::Asked(Box::new(Asked { handshake, without, certificate: certificate.map(Ok), only_http2: false }))
 }
 
 /// One look at shop.example, port 443.
@@ -43,6 +44,11 @@ fn fails(how: How, wants: Option<Wants>) -> Look {
 
 fn with(certificate: Certificate) -> Look {
     look(asked(Ok(shown(None)), None, Some(certificate)))
+}
+
+/// All that is said where nobody speaks of Authenticated Origin Pulls.
+fn judge(looks: &[Look], mode: Mode, now: Timestamp) -> Vec<Finding> {
+    super::judge(looks, Zone { mode, origin_pulls: false }, now)
 }
 
 /// Ids and verdicts of all but the mode.
@@ -64,6 +70,7 @@ fn what_only_strict_objects_to_is_a_cause_only_under_strict() {
         ("tls.wrong-name", Certificate { names: vec!["other.example".into()], ..good() }),
         ("tls.self-signed", Certificate { trust: Trust::SelfSigned, ..good() }),
         ("tls.unknown-issuer", Certificate { trust: Trust::Unknown, ..good() }),
+        ("tls.private-issuer", Certificate { trust: Trust::Here, ..good() }),
         ("tls.incomplete-chain", Certificate { trust: Trust::Incomplete, ..good() }),
         ("tls.untrusted", Certificate { trust: Trust::Bad("x".into()), ..good() }),
     ];
@@ -123,8 +130,18 @@ fn a_handshake_that_fails_is_a_cause_wherever_one_is_made() {
             assert_eq!(said_of(fails(how.clone(), None), mode), [(id, Finds::Cause)]);
         }
         assert_eq!(said_of(fails(how.clone(), None), Mode::Flexible), [(id, Finds::Note)]);
+        let no_tls = matches!(how, How::NotTls { .. });
         let mode = mode_of(&[fails(how, None)], Mode::Full);
-        assert!(mode.text.contains("is Off or Flexible"), "{}", mode.text);
+        if no_tls {
+            assert_eq!(
+                (mode.text.as_str(), mode.verdict),
+                ("the mode to choose for shop.example is Off or Flexible", Finds::Note)
+            );
+        } else {
+            let text =
+                "which mode to choose for shop.example can't be told yet: no handshake succeeds on port 443, see above";
+            assert_eq!((mode.text.as_str(), mode.verdict), (text, Finds::Skipped));
+        }
         assert_eq!(mode.evidence[2].shows, "Error 525");
     }
     // Without a name a server may well refuse, and whose port it is isn't known.
@@ -162,6 +179,16 @@ fn client_certificates() {
     assert_eq!(ids(wants(&["Ours", "origin-pull.cloudflare.net"]), Answer::Needs(400), Mode::Strict), pull);
     assert_eq!(ids(wants(&["Ours"]), Answer::Status(200), Mode::Strict), pull);
 
+    // Who says that it is uploaded is believed.
+    for (authorities, answer) in
+        [(&["Ours"][..], Answer::Needs(400)), (&[], alert()), (&["origin-pull.cloudflare.net"], alert())]
+    {
+        let look = look(asked(Ok(shown(wants(authorities))), Some(answer), Some(good())));
+        let found = super::judge(&[look], Zone { mode: Mode::Strict, origin_pulls: true }, now());
+        assert_eq!((found[0].id, found[0].verdict), ("tls.origin-pull", Finds::Note));
+        assert!(found[0].text.contains("as you say"), "{}", found[0].text);
+    }
+
     let refused = judge(&[fails(How::Alert("handshake_failure".into()), wants(&["Ours"]))], Mode::Full, now());
     assert_eq!((refused[0].id, refused[0].cloudflare_errors.as_slice()), ("tls.client-certificate", &[525, 520][..]));
     assert!(refused[0].text.contains("a certificate of Ours"), "{}", refused[0].text);
@@ -193,4 +220,36 @@ fn the_mode_suits_all_of_a_names_ports() {
         (none.evidence[1].shows.as_str(), none.evidence[3].shows.as_str()),
         ("works, by plain HTTP over port 80", "Error 521")
     );
+}
+
+#[test]
+fn no_mode_is_chosen_for_a_site_that_serves_nothing() {
+    let silent = |plain| {
+        let mut look = look(Outcome::NotListening);
+        look.place.plain = plain;
+        mode_of(&[look], Mode::Unknown)
+    };
+    assert!(silent(Some(true)).text.ends_with("is Off or Flexible"), "the one mode that works");
+    for (plain, why) in [(Some(false), "nothing listens on port 80 either"), (None, "can't be seen from here")] {
+        let mode = silent(plain);
+        assert_eq!(mode.verdict, Finds::Skipped);
+        assert!(
+            mode.text.contains("can't be told yet: nothing listens on port 443") && mode.text.contains(why),
+            "{mode:?}"
+        );
+    }
+    let mut plain = fails(How::NotTls { http: true }, None);
+    plain.place.plain = Some(false);
+    assert!(mode_of(&[plain], Mode::Unknown).text.contains("port 443 speaks no TLS"));
+}
+
+#[test]
+fn what_is_not_asked_for_and_what_is_odd_is_said() {
+    let mut only = with(good());
+    if let Outcome::Asked(asked) = &mut only.outcome {
+        asked.only_http2 = true;
+    }
+    assert_eq!(said_of(only, Mode::Strict), [("tls.certificate", Finds::Ok), ("tls.only-http2", Finds::Skipped)]);
+    let odd = with(Certificate { edwards: true, ..good() });
+    assert_eq!(said_of(odd, Mode::Strict), [("tls.key", Finds::Note), ("tls.certificate", Finds::Ok)]);
 }

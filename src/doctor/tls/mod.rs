@@ -10,9 +10,9 @@
 //! A server that turns away clients without a certificate does so for Authenticated Origin Pulls, or by mistake. Where it
 //! wants one of Cloudflare's own authority, that is as it should be, and a note: the switch in the zone can't be seen
 //! from here. Where it wants one of another authority, Cloudflare has none unless the operator has uploaded it, so that
-//! is named as a cause. Where it doesn't say whose, it is a warning.
+//! is named as a cause, unless the operator says that it is (`--origin-pulls`). Where it doesn't say whose, it is a warning.
 //!
-//! Belongs here: what is asked, and what the answers mean. Does not: reading a chain ([`certificate`]), the choice of a
+//! Belongs here: what is asked, and what the answers mean. Does not: reading a chain ([`certificate`], [`roots`]), the choice of a
 //! mode ([`choice`], [`modes`]).
 
 mod certificate;
@@ -20,6 +20,7 @@ mod choice;
 mod gather;
 mod judge;
 pub mod modes;
+mod roots;
 
 use super::Context;
 use crate::report::{Finding, Finds, Room};
@@ -29,7 +30,8 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
         Ok(looks) => looks,
         Err(e) => return vec![finding("tls.unseen", Finds::Skipped, e.message)],
     };
-    judge::judge(&looks, cx.ask.mode, cx.session.now)
+    let zone = judge::Zone { mode: cx.ask.mode, origin_pulls: cx.ask.origin_pulls };
+    judge::judge(&looks, zone, cx.session.now)
 }
 
 fn finding(id: &'static str, verdict: Finds, text: impl Into<String>) -> Finding {

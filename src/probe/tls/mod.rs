@@ -148,6 +148,14 @@ pub enum How {
     Other(String),
 }
 
+impl How {
+    /// Whether the server turns away who offers HTTP/1.1 only (RFC 7301, section 3.2): it speaks HTTP/2 and nothing else.
+    #[must_use]
+    pub fn objects_to_http1(&self) -> bool {
+        matches!(self, Self::Alert(name) if name == "no_application_protocol")
+    }
+}
+
 /// What became of a request without a client certificate, where one is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -177,6 +185,7 @@ pub async fn handshake(ask: &Ask) -> Result<Handshake, Failure> {
     let how = match how {
         // What the server objects to is known.
         How::Alert(name) if name == "unrecognized_name" || name == "certificate_required" => How::Alert(name),
+        how if how.objects_to_http1() => how,
         How::Alert(_) | How::Closed | How::Other(_) if wants.is_none() => match older(ask).await {
             Some(better) => better,
             None => how,

@@ -97,6 +97,18 @@ fn a_client_certificate_that_is_wanted_is_noticed_before_and_after_the_end_of_th
 }
 
 #[test]
+fn a_server_of_http2_only_is_known_by_its_alert() {
+    let (config, _) = tls(&TLS13, false);
+    let mut config = (*config).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let at = server(2, move |s| serve(&Arc::new(config.clone()), s, ""));
+    let done = wait(async { handshake(&ask(at, "shop.example")).await.unwrap().shown }).unwrap();
+    assert_eq!(done.alpn.as_deref(), Some("h2"));
+    let failure = wait(handshake(&Ask { alpn: &ALPN_HTTP1, ..ask(at, "shop.example") })).unwrap().unwrap_err();
+    assert!(failure.how.objects_to_http1(), "{failure:?}");
+}
+
+#[test]
 fn servers_that_speak_no_tls() {
     let http = |mut s: std::net::TcpStream| {
         let _ = s.read(&mut [0; 4096]);
