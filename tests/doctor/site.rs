@@ -225,6 +225,24 @@ impl Caddy {
         })
     }
 
+    /// The same, but it speaks HTTP/2 only, and says so in the handshake (ALPN) or, as older ones do, just begins.
+    pub fn http2_only(lab: &Lab, by_alpn: bool) -> Self {
+        /// An empty SETTINGS frame of stream 0.
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        certify(lab, papers());
+        let mut tls = server_side();
+        if by_alpn {
+            tls.alpn_protocols = vec![b"h2".to_vec()];
+        }
+        let tls = Arc::new(tls);
+        Self::with(lab, 443, move |client| {
+            let Ok(handshake) = ServerConnection::new(Arc::clone(&tls)) else { return };
+            let mut client = StreamOwned::new(handshake, client);
+            let _ = client.write_all(&SETTINGS).and_then(|()| client.flush());
+            let _ = client.read(&mut [0; 4096]);
+        })
+    }
+
     /// Something else on one port, of both families.
     pub fn with(lab: &Lab, port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let mut caddy = Self { sockets: Vec::new(), threads: Vec::new() };

@@ -244,6 +244,18 @@ fn a_certificate_of_cloudflares_origin_ca_is_good_for_strict() {
     assert_eq!(mode(&report).0, format!("the mode to choose for {NAME} is Full (strict)"));
 }
 
+/// Cloudflare speaks it too, and what isn't asked for is not called broken.
+#[test]
+fn servers_of_http2_only() {
+    let lab = Lab::without_listeners();
+    for (by_alpn, skipped) in [(true, "tls.only-http2"), (false, "online.not-asked")] {
+        let _server = site::Caddy::http2_only(&lab, by_alpn);
+        let report = doctor(&lab, &[NAME, "--port", "443", "--mode", "strict"]);
+        expect_healthy(&report);
+        assert!(ids(&report, "skipped").contains(&skipped), "{report:#}");
+    }
+}
+
 #[test]
 fn healthy_sites_are_fit_for_strict() {
     for start in [site::site, site::apache] {
