@@ -92,7 +92,10 @@ pub(super) fn judge(looks: &[Look], zone: Zone, now: Timestamp) -> Vec<Finding> 
     }
     let mut found: Vec<Finding> = Vec::new();
     for look in looks {
-        for one in judge_one(look, zone, now) {
+        let elsewhere = looks
+            .iter()
+            .any(|l| l.place.at.port() == look.place.at.port() && !matches!(l.outcome, Outcome::NotListening));
+        for one in judge_one(look, elsewhere, zone, now) {
             // IPv4 and IPv6 most often show the same: it is said once.
             match found.iter_mut().find(|f| (f.id, &f.text, f.verdict) == (one.id, &one.text, one.verdict)) {
                 Some(same) => same.evidence.extend(one.evidence),
@@ -106,12 +109,15 @@ pub(super) fn judge(looks: &[Look], zone: Zone, now: Timestamp) -> Vec<Finding> 
     found
 }
 
-fn judge_one(look: &Look, zone: Zone, now: Timestamp) -> Vec<Finding> {
+/// `elsewhere`: another address takes connections on the same port.
+fn judge_one(look: &Look, elsewhere: bool, zone: Zone, now: Timestamp) -> Vec<Finding> {
     let place = &look.place;
     let port = place.at.port();
     match &look.outcome {
         Outcome::NotListening => {
-            let text = format!("nothing takes connections on port {port}, so there is no certificate to look at");
+            let family = if place.at.is_ipv4() { "IPv4" } else { "IPv6" };
+            let over = if elsewhere { format!(" over {family}") } else { String::new() };
+            let text = format!("nothing takes connections on port {port}{over}, so there is no certificate to look at");
             vec![finding("tls.not-listening", Finds::Skipped, text).seen("ss -ltn", format!("no {}", place.at))]
         }
         Outcome::Skipped(why) => {

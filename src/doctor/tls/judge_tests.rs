@@ -214,6 +214,8 @@ fn the_mode_suits_all_of_a_names_ports() {
     let mut six = look(Outcome::NotListening);
     six.place.at = "[2001:db8::1]:443".parse().unwrap();
     assert!(mode_of(&[with(good()), six.clone()], Mode::Strict).text.ends_with("is Full (strict)"));
+    let both = judge(&[with(good()), six.clone()], Mode::Strict, now());
+    assert!(both.iter().any(|f| f.text.starts_with("nothing takes connections on port 443 over IPv6")), "{both:?}");
     assert_eq!(said_of(six.clone(), Mode::Strict), [("tls.not-listening", Finds::Skipped)]);
     let none = mode_of(&[six], Mode::Strict);
     assert_eq!(
