@@ -254,6 +254,8 @@ impl Caddy {
         let socket = lab.inside(|| {
             let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("make a socket");
             socket.set_only_v6(false).expect("listen on both families");
+            // A server that was there before may have left connections behind.
+            socket.set_reuse_address(true).expect("take the port over");
             socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
             socket.listen(128).expect("listen");
             socket
