@@ -27,8 +27,12 @@ pub(super) struct Said {
     pub(super) directives: Vec<Directive>,
     /// The blocks and sections that they stand in.
     blocks: Vec<Block>,
+    /// What stands in none of them.
+    top: Vec<usize>,
     /// The files and folders that couldn't be read, with the reason.
     pub(super) unread: Vec<String>,
+    /// The modules that Apache has loaded, without the `_module` that every name ends with.
+    pub(super) modules: Vec<String>,
 }
 
 /// A block of nginx or a section of Apache.
@@ -38,6 +42,8 @@ struct Block {
     head: usize,
     /// The block that it stands in itself.
     within: Option<usize>,
+    /// What stands directly in it.
+    inside: Vec<usize>,
 }
 
 /// One directive.
@@ -50,6 +56,8 @@ pub(super) struct Directive {
     pub(super) line: usize,
     /// The innermost block that it stands in, by number; two directives of one block have the same.
     pub(super) block: Option<usize>,
+    /// The block that it opens.
+    pub(super) opens: Option<usize>,
 }
 
 impl Directive {
@@ -151,7 +159,7 @@ fn nginx_text(text: &str, file: &Path) -> Vec<Rest> {
                 words.extend(word.take());
                 let ends = matches!(c, ';' | '{' | '}');
                 let words = if ends { std::mem::take(&mut words) } else { vec![] };
-                let whole = Directive { words, file: file.to_owned(), line, block: None };
+                let whole = Directive { words, file: file.to_owned(), line, block: None, opens: None };
                 match c {
                     '{' => found.push(Rest::Open(whole)),
                     _ if !whole.words.is_empty() => found.push(Rest::One(whole)),
@@ -174,21 +182,33 @@ fn apache(host: &dyn Look) -> Said {
         Some(Err(why)) => return Said { unread: vec![format!("Apache's configuration: {why}")], ..said },
         None => return said,
     };
-    // `  (146) /etc/apache2/mods-enabled/mpm_event.conf`
-    let path = |l: &str| l.trim_start().strip_prefix('(')?.split_once(") ").map(|(_, path)| PathBuf::from(path.trim()));
-    for file in dump.lines().filter_map(path).take(MOST_FILES) {
-        let text = said.text(host, &file);
-        said.take_in(apache_text(&text, &file));
+    // ` mpm_event_module (shared)`
+    let name = |l: &str| l.split_whitespace().next()?.strip_suffix("_module").map(str::to_owned);
+    said.modules = dump.lines().filter_map(name).collect();
+    let mut files: Vec<Included> = dump.lines().filter_map(included).take(MOST_FILES).collect();
+    // The last one first, as it is taken from the end.
+    files.reverse();
+    while let Some(file) = files.pop() {
+        said.take_in(&mut |path: &Path, said: &mut Said| said.text(host, path), file, &mut files, None);
     }
     said
 }
 
-/// The modules that Apache has loaded, without the `_module` that every name ends with.
-pub(super) fn apache_modules(host: &dyn Look) -> Vec<String> {
-    let Some(Ok(dump)) = apache_dump(host) else { return Vec::new() };
-    // ` mpm_event_module (shared)`
-    let name = |l: &str| l.split_whitespace().next()?.strip_suffix("_module").map(str::to_owned);
-    dump.lines().filter_map(name).collect()
+/// A file of Apache's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Included {
+    /// How many files are around it, doubled.
+    depth: usize,
+    /// In which line of the file around it.
+    line: usize,
+    path: PathBuf,
+}
+
+/// `    (146) /etc/apache2/mods-enabled/mpm_event.conf`, and `  (*) /etc/apache2/apache2.conf`
+fn included(line: &str) -> Option<Included> {
+    let (at, path) = line.trim_start().strip_prefix('(')?.split_once(") ")?;
+    let depth = line.len() - line.trim_start().len();
+    Some(Included { depth, line: at.parse().unwrap_or(0), path: PathBuf::from(path.trim()) })
 }
 
 /// What Apache says of its files and modules, or why it doesn't; nothing where it isn't installed.
@@ -201,6 +221,21 @@ fn apache_dump(host: &dyn Look) -> Option<Result<String, String>> {
     })
 }
 
+/// Whether Apache has this module, or hasn't it: `mpm_event_module`, `event.c`, `!mpm_prefork_module`.
+pub(super) fn is_loaded(condition: &str, modules: &[String]) -> bool {
+    let (wanted, name) = condition.strip_prefix('!').map_or((true, condition), |name| (false, name));
+    let name = name.trim_end_matches("_module").trim_end_matches(".c").trim_start_matches("mod_");
+    modules.iter().any(|m| m == name || m.strip_prefix("mpm_") == Some(name)) == wanted
+}
+
+/// Apache's directives of one file, such as a `.htaccess`, with nothing included.
+pub(super) fn apache_lines(text: &str, file: &Path) -> Said {
+    let mut said = Said::default();
+    let one = Included { depth: 0, line: 0, path: file.to_owned() };
+    said.take_in(&mut |_, _| text.to_owned(), one, &mut vec![], None);
+    said
+}
+
 fn apache_text(text: &str, file: &Path) -> Vec<Directive> {
     let mut found = Vec::new();
     let mut whole = String::new();
@@ -211,13 +246,33 @@ fn apache_text(text: &str, file: &Path) -> Vec<Directive> {
             whole.push(' ');
             continue;
         }
-        let words: Vec<String> = whole.split_whitespace().map(|w| w.trim_matches('"').to_owned()).collect();
+        let words = apache_words(&whole);
         if !words.is_empty() && !whole.starts_with('#') {
-            found.push(Directive { words, file: file.to_owned(), line: n + 1, block: None });
+            found.push(Directive { words, file: file.to_owned(), line: n + 1, block: None, opens: None });
         }
         whole.clear();
     }
     found
+}
+
+/// The words of a line: a quoted one may have spaces.
+fn apache_words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let (mut word, mut quote): (Option<String>, Option<char>) = (None, None);
+    for c in line.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => word.get_or_insert_default().push(c),
+            None if c.is_whitespace() => words.extend(word.take()),
+            None if word.is_none() && matches!(c, '"' | '\'') => {
+                quote = Some(c);
+                word = Some(String::new());
+            }
+            None => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
 }
 
 impl Said {
@@ -229,7 +284,7 @@ impl Said {
                 Rest::One(one) if one.is("include") => {
                     left.extend(self.glob(host, &base.join(one.value())).into_iter().rev().map(Rest::File));
                 }
-                Rest::One(one) => self.directives.push(Directive { block, ..one }),
+                Rest::One(one) => self.push(Directive { block, ..one }),
                 Rest::Open(head) => block = Some(self.open(head, block)),
                 Rest::Close => block = self.around(block),
                 Rest::File(file) if read < MOST_FILES => {
@@ -242,19 +297,41 @@ impl Said {
         }
     }
 
-    /// Takes in a file of Apache's, which ends each section that it begins.
-    fn take_in(&mut self, file: Vec<Directive>) {
-        let mut section = None;
-        for directive in file {
+    /// Takes in a file of Apache's, which ends each section that it begins, and where it stands what it includes: the
+    /// files that come next, the next one last.
+    fn take_in(
+        &mut self,
+        read: &mut dyn FnMut(&Path, &mut Self) -> String,
+        file: Included,
+        next: &mut Vec<Included>,
+        around: Option<usize>,
+    ) {
+        let text = read(&file.path, self);
+        let mut section = around;
+        for directive in apache_text(&text, &file.path) {
+            let (line, includes) = (directive.line, directive.is("Include") || directive.is("IncludeOptional"));
             match directive.words.first() {
                 Some(word) if word.starts_with("</") => {
                     section = self.around(section);
-                    self.directives.push(Directive { block: section, ..directive });
+                    self.push(Directive { block: section, ..directive });
                 }
                 Some(word) if word.starts_with('<') => section = Some(self.open(directive, section)),
-                _ => self.directives.push(Directive { block: section, ..directive }),
+                _ => self.push(Directive { block: section, ..directive }),
+            }
+            while includes && next.last().is_some_and(|n| n.depth > file.depth && n.line == line) {
+                let Some(inner) = next.pop() else { break };
+                self.take_in(read, inner, next, section);
             }
         }
+    }
+
+    /// What stands directly in the block that this directive opens, or in none.
+    pub(super) fn inside(&self, head: Option<&Directive>) -> impl Iterator<Item = &Directive> {
+        let there: &[usize] = match head {
+            Some(head) => head.opens.and_then(|block| self.blocks.get(block)).map_or(&[], |block| &block.inside),
+            None => &self.top,
+        };
+        there.iter().filter_map(|at| self.directives.get(*at))
     }
 
     /// The heads of the blocks that a directive stands in, from the inside out.
@@ -265,9 +342,19 @@ impl Said {
 
     /// Begins a block, and returns its number.
     fn open(&mut self, head: Directive, within: Option<usize>) -> usize {
-        self.blocks.push(Block { head: self.directives.len(), within });
-        self.directives.push(Directive { block: within, ..head });
-        self.blocks.len() - 1
+        let number = self.blocks.len();
+        self.blocks.push(Block { head: self.directives.len(), within, inside: Vec::new() });
+        self.push(Directive { block: within, opens: Some(number), ..head });
+        number
+    }
+
+    fn push(&mut self, directive: Directive) {
+        let at = self.directives.len();
+        match directive.block.and_then(|block| self.blocks.get_mut(block)) {
+            Some(block) => block.inside.push(at),
+            None => self.top.push(at),
+        }
+        self.directives.push(directive);
     }
 
     /// The block that a block stands in.
@@ -312,7 +399,8 @@ impl Said {
     }
 }
 
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
+/// Whether a name fits a pattern of `*` and `?`.
+pub(super) fn fits(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern, name) {
         ([b'*', rest @ ..], _) => (0..=name.len()).any(|skip| fits(rest, name.get(skip..).unwrap_or_default())),
         ([b'?', rest @ ..], [_, more @ ..]) => fits(rest, more),
@@ -336,9 +424,7 @@ pub(super) mod tests {
     }
 
     pub fn said_by_apache(text: &str) -> Said {
-        let mut said = Said::default();
-        said.take_in(apache_text(text, Path::new("/etc/apache2/apache2.conf")));
-        said
+        apache_lines(text, Path::new("/etc/apache2/apache2.conf"))
     }
 
     #[test]
@@ -395,6 +481,36 @@ pub(super) mod tests {
             [(2, vec!["<VirtualHost", "*:443>"]), (4, vec!["SSLVerifyClient", "require"]), (5, vec!["</VirtualHost>"])]
         );
         assert!(found[1].is("sslverifyclient") && found[1].value() == "require");
+        let found = apache_text("<Directory \"/srv/my site\">\nRequire expr \"%{TIME} -gt 1\"\n", Path::new("/x"));
+        assert_eq!(
+            words(&found),
+            [(1, vec!["<Directory", "/srv/my site>"]), (2, vec!["Require", "expr", "%{TIME} -gt 1"])]
+        );
+    }
+
+    #[test]
+    fn what_apache_includes_stands_where_it_includes_it() {
+        let dump =
+            "Included configuration files:\n  (*) /main\n    (1) /a\n      (2) /b\n    (3) /c\nLoaded Modules:\n";
+        let mut files: Vec<Included> = dump.lines().filter_map(included).collect();
+        files.reverse();
+        let mut read = |path: &Path, _: &mut Said| {
+            let text = match path.to_str() {
+                Some("/main") => "Include a\n<VirtualHost *>\nInclude c\n</VirtualHost>\nlast",
+                Some("/a") => "of-a\nInclude b",
+                Some("/b") => "of-b",
+                _ => "of-c",
+            };
+            text.to_owned()
+        };
+        let mut said = Said::default();
+        while let Some(file) = files.pop() {
+            said.take_in(&mut read, file, &mut files, None);
+        }
+        let told: Vec<(&str, usize)> =
+            said.directives.iter().map(|d| (d.words[0].as_str(), said.around_of(d).count())).collect();
+        let expected = [("Include", 0), ("of-a", 0), ("Include", 0), ("of-b", 0), ("<VirtualHost", 0), ("Include", 1)];
+        assert_eq!(told, [&expected[..], &[("of-c", 1), ("</VirtualHost>", 0), ("last", 0)]].concat());
     }
 
     #[test]

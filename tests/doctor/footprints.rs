@@ -8,7 +8,7 @@ use super::{
     doctor, expect_healthy, ids,
     site::{self, NAME},
 };
-use crate::{above::mod_evasive, lab::Lab};
+use crate::{above::mod_evasive, lab::Lab, run::PUBLISHED};
 
 const ACCESS: &str = "/var/log/nginx/access.log";
 
@@ -21,9 +21,9 @@ fn requests(lab: &Lab) -> Vec<String> {
 
 /// A site of nginx's that takes so much from each address, and knows visitors' own.
 fn limited(lab: &Lab, rate: &str) {
+    let from = PUBLISHED.map(|range| format!("set_real_ip_from {range};\n")).concat();
     let http = format!(
-        "limit_req_zone $binary_remote_addr zone=one:1m rate={rate};\nset_real_ip_from 173.245.48.0/20;\n\
-         real_ip_header CF-Connecting-IP;\n"
+        "limit_req_zone $binary_remote_addr zone=one:1m rate={rate};\n{from}real_ip_header CF-Connecting-IP;\n"
     );
     site::nginx(lab, &(http + &site::nginx_site("limit_req zone=one;")));
 }

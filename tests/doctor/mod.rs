@@ -13,6 +13,7 @@ mod logs;
 mod online;
 mod page;
 mod resources;
+mod servers;
 pub mod site;
 mod tls;
 

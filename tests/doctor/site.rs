@@ -21,7 +21,7 @@ use rustls::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::lab::{EDGE4, EDGE6, Lab, SERVER4, SERVER6};
+use crate::lab::{EDGE4, EDGE6, Lab, SERVER4, SERVER6, STRANGER4};
 
 /// The site's name; the certificate is for this and `www.` of it.
 pub const NAME: &str = "shop.example";
@@ -312,6 +312,11 @@ pub fn server_side() -> ServerConfig {
 
 /// One visitor of the site, from this address of the internet: the first line of the answer.
 pub fn visit(lab: &Lab, from: &str, tls: bool) -> String {
+    visit_of(lab, NAME, from, tls)
+}
+
+/// The same of another site. If it is Cloudflare that asks, then for a stranger, as it tells.
+pub fn visit_of(lab: &Lab, name: &str, from: &str, tls: bool) -> String {
     let from: IpAddr = from.parse().expect("an address");
     let to: IpAddr = if from.is_ipv4() { SERVER4 } else { SERVER6 }.parse().expect("an address");
     lab.on_the_internet(|| {
@@ -323,7 +328,8 @@ pub fn visit(lab: &Lab, from: &str, tls: bool) -> String {
         socket.connect_timeout(&SocketAddr::new(to, port).into(), patience).expect("connect to the site");
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(patience)).expect("set a timeout");
-        let request = format!("GET / HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: {name}\r\nCF-Connecting-IP: {STRANGER4}\r\nConnection: close\r\n\r\n");
         let mut answer = Vec::new();
         // A server may end its side of TLS without saying so.
         let _ = if tls {

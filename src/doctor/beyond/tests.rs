@@ -1,7 +1,13 @@
 use super::*;
 
 fn directive(file: &str, line: usize, words: &[&str]) -> Directive {
-    Directive { words: words.iter().map(|w| (*w).to_owned()).collect(), file: file.into(), line, block: None }
+    Directive {
+        words: words.iter().map(|w| (*w).to_owned()).collect(),
+        file: file.into(),
+        line,
+        block: None,
+        opens: None,
+    }
 }
 
 #[test]

@@ -3,52 +3,97 @@
 //! Where a module puts the visitor's address in place of Cloudflare's (nginx's realip, mod_remoteip), lists and limits are
 //! about visitors, and are none of this room's business.
 //!
-//! Belongs here: what directives about addresses mean for Cloudflare's ranges. Does not: reading them
-//! ([`crate::doctor::directives`]); mod_evasive, which is a backend.
+//! Belongs here: what lists and limits come to, in words. Does not: reading directives ([`crate::doctor::directives`]), what
+//! they let in (`nginx`, `apache`, `access`); mod_evasive, which is a backend.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::finding;
+use super::{
+    access::{Site, Turned, asked},
+    apache::Apache,
+    finding, nginx,
+};
 use crate::{
-    allowlist::Prefixes,
-    doctor::{
-        Context,
-        directives::{Directive, Said},
-    },
+    allowlist::{Prefixes, short},
+    doctor::{Context, Mode, directives::Said},
     report::{Finding, Finds},
 };
 
 /// Apache's directives that limit what one address may do: mod_qos, mod_antiloris, mod_limitipconn.
 const APACHE_LIMITS: [&str; 5] =
     ["QS_SrvMaxConnPerIP", "QS_ClientEventPerSecLimit", "IPReadLimit", "IPTotalLimit", "MaxConnPerIP"];
+/// How many ranges are named in a sentence.
+const NAMED: usize = 3;
+
+/// A web server.
+struct Server {
+    name: &'static str,
+    /// What its processes' names begin with.
+    programs: [&'static str; 2],
+    /// The finding.
+    denies: &'static str,
+    /// How one lets a range in, and has that read.
+    let_in: &'static str,
+    reload: &'static str,
+}
+
+const NGINX: Server = Server {
+    name: "nginx",
+    programs: ["nginx", "openresty"],
+    denies: "firewall.nginx-denies",
+    let_in: "`allow`",
+    reload: "`nginx -t` and `systemctl reload nginx`",
+};
+const APACHE: Server = Server {
+    name: "Apache",
+    programs: ["apache", "httpd"],
+    denies: "firewall.apache-denies",
+    let_in: "`Require ip`",
+    reload: "`apachectl -t` and `systemctl reload apache2`",
+};
+
+/// What is asked about.
+struct Asking<'a> {
+    edge: &'a Prefixes,
+    /// This machine's own addresses.
+    own: &'a [IpAddr],
+    /// Addresses and ports at which the server listens.
+    doors: &'a [(IpAddr, u16)],
+    hosts: &'a [String],
+    mode: Mode,
+}
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
-    let mut found = nginx(cx.configs.nginx(), &cx.edge, &cx.ask.hosts);
-    found.extend(apache(cx.configs.apache(), &cx.edge));
+    let edge = cx.edge.minus(&cx.session.config.extra);
+    let own: Vec<IpAddr> =
+        cx.links.iter().flat_map(|l| &l.addresses).filter(|a| a.global && !a.ip.is_loopback()).map(|a| a.ip).collect();
+    let (on_nginx, on_apache) = (doors(cx, &own, &NGINX), doors(cx, &own, &APACHE));
+    let asking = |doors| Asking { edge: &edge, own: &own, doors, hosts: &cx.ask.hosts, mode: cx.ask.mode };
+    let mut found = nginx(cx.configs.nginx(), &asking(&on_nginx));
+    let read = |path: &std::path::Path| match cx.session.host.file(path) {
+        Ok(file) => Ok(file.map(|f| String::from_utf8_lossy(&f.content).into_owned())),
+        Err(_) => Err(()),
+    };
+    found.extend(apache(&Apache::new(cx.configs.apache(), &read), cx.configs.apache(), &asking(&on_apache)));
     found
 }
 
-/// The published ranges that a list of rules turns away, the first one that matches deciding, as in nginx's access module.
-fn denied<'e>(edge: &'e Prefixes, rules: &'e [(bool, Option<IpNet>)]) -> impl Iterator<Item = IpNet> + 'e {
-    edge.iter().filter(|range| {
-        let touches = |net: &IpNet| net.contains(range) || range.contains(net);
-        let decides = |(allows, net): &&(bool, Option<IpNet>)| match net {
-            None => true,
-            // An allow for a part leaves the rest to what follows; a deny of a part turns that part away.
-            Some(net) => {
-                if *allows {
-                    net.contains(range)
-                } else {
-                    touches(net)
-                }
-            }
-        };
-        rules.iter().find(decides).is_some_and(|(allows, _)| !allows)
-    })
-}
-
-fn net(word: &str) -> Option<IpNet> {
-    word.parse().ok().or_else(|| word.parse::<std::net::IpAddr>().ok().map(IpNet::from))
+/// Where a server listens, of the origin's addresses and the ports that are asked about. Who listens may be unknown: then
+/// it is this one unless the other is installed too.
+fn doors(cx: &Context<'_>, own: &[IpAddr], server: &Server) -> Vec<(IpAddr, u16)> {
+    let asked: Vec<IpAddr> = own.iter().copied().filter(|ip| cx.origins.contains(ip)).collect();
+    let origins = if asked.is_empty() { own } else { &asked };
+    let both = !cx.configs.nginx().directives.is_empty() && !cx.configs.apache().directives.is_empty();
+    let is_its = |ip: IpAddr, port: u16| {
+        cx.listening(ip, port).iter().any(|socket| {
+            let its = |name: &str| server.programs.iter().any(|p| name.starts_with(p));
+            if socket.programs.is_empty() { !both } else { socket.programs.iter().any(|p| its(&p.name)) }
+        })
+    };
+    let each = origins.iter().flat_map(|ip| cx.ports.iter().map(|port| (*ip, *port)));
+    each.filter(|(ip, port)| is_its(*ip, *port)).collect()
 }
 
 fn whom(denied: &[IpNet], edge: &Prefixes) -> String {
@@ -60,192 +105,152 @@ fn whom(denied: &[IpNet], edge: &Prefixes) -> String {
     }
 }
 
-fn nginx(said: &Said, edge: &Prefixes, hosts: &[String]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut done = Vec::new();
-    for first in said.directives.iter().filter(|d| d.is("allow") || d.is("deny")) {
-        if done.contains(&first.block) {
-            continue;
-        }
-        done.push(first.block);
-        if !is_whole_site(said, first) || !is_asked_about(said, first, hosts) || asks_for_a_password(said, first) {
-            continue;
-        }
-        let same = said.directives.iter().filter(|d| d.block == first.block && (d.is("allow") || d.is("deny")));
-        let of = |d: &Directive| match d.value() {
-            "all" => Some((d.is("allow"), None)),
-            word => Some((d.is("allow"), Some(net(word)?))),
-        };
-        let (rules, places): (Vec<_>, Vec<_>) = same.filter_map(|d| Some((of(d)?, d))).unzip();
-        let denied: Vec<IpNet> = denied(edge, &rules).collect();
-        let text = if shows_visitors(said, first) {
-            // By then the address is the visitor's own, and none of Cloudflare's any more.
-            let let_in = rules.iter().filter_map(|(allows, net)| net.filter(|_| *allows));
-            let only_cloudflare = rules.contains(&(false, None))
-                && rules.iter().any(|(allows, net)| *allows && net.is_some_and(|net| edge.covers(&net)))
-                && let_in.clone().all(|net| edge.covers(&net) || net.addr().is_loopback());
-            if !only_cloudflare {
-                continue;
+/// What the sites that are asked about deny.
+fn denials(server: &Server, sites: &[Site<'_>], asking: &Asking<'_>) -> Vec<Finding> {
+    let mut found: Vec<Finding> = Vec::new();
+    for of_a_name in asked(sites, asking.doors, asking.hosts, asking.mode) {
+        let judged = of_a_name.iter().filter_map(|one| Some((sites.get(one.site)?, one.port)));
+        let judged: Vec<(&Site<'_>, u16, Turned)> =
+            judged.map(|(site, port)| (site, port, site.turned(asking.edge, asking.own))).collect();
+        let is_bad = |turned: &Turned| matches!(turned, Turned::Edge(_) | Turned::Visitors);
+        let good: Vec<(&Site<'_>, u16)> =
+            judged.iter().filter(|(.., turned)| !is_bad(turned)).map(|(site, port, _)| (*site, *port)).collect();
+        for (site, port, turned) in &judged {
+            let next = match turned {
+                Turned::Nobody => continue,
+                Turned::Own => own_denied(server, site),
+                bad => {
+                    // Without a name it can't be told whether this is the site that Cloudflare is asked for.
+                    let others = asking.hosts.is_empty() && good.iter().any(|(other, _)| other.names != site.names);
+                    let open = *port == 80 && good.iter().any(|(_, port)| *port == 443);
+                    let mut names: Vec<&[String]> = judged.iter().map(|(site, ..)| &site.names[..]).collect();
+                    names.sort_unstable();
+                    names.dedup();
+                    let (verdict, before) = match (others, open) {
+                        (true, _) => (Finds::Warning, format!("one of {}'s {} sites: ", server.name, names.len())),
+                        (false, true) => (Finds::Warning, "on port 80 only: ".to_owned()),
+                        (false, false) => (Finds::Cause, String::new()),
+                    };
+                    denied(server, site, bad, asking.edge, verdict, &before)
+                }
+            };
+            if !found.iter().any(|f| f.id == next.id && f.evidence == next.evidence) {
+                found.push(next);
             }
-            "nginx lets in Cloudflare's addresses only, after it has put the visitors' in their place: all of them see 403 \
-             Forbidden"
-                .to_owned()
-        } else if denied.is_empty() {
-            continue;
-        } else {
-            format!("nginx denies {}: its visitors see 403 Forbidden", whom(&denied, edge))
-        };
-        // Without a name it can't be told whether this is the site that Cloudflare is asked for.
-        let servers = said.directives.iter().filter(|d| d.is("server")).count();
-        let one_of_several = hosts.is_empty() && servers > 1 && said.around_of(first).any(|head| head.is("server"));
-        let verdict = if one_of_several { Finds::Warning } else { Finds::Cause };
-        let text = if one_of_several { format!("one of nginx's {servers} sites: {text}") } else { text };
-        let mut cause = finding("firewall.nginx-denies", verdict, text);
-        for directive in places.iter().filter(|d| d.is("deny")).take(3) {
-            cause = cause.seen(directive.place(), directive.words.join(" "));
         }
-        let file = first.file.display();
-        found.push(cause.mend(format!(
-            "take the line out of {file}, or let Cloudflare's ranges in before it (`allow`, one a line; `edgeallow fetch` \
-             prints them), then `nginx -t` and `systemctl reload nginx`"
-        )));
     }
-    found.extend(nginx_limits(said));
+    found
+}
+
+fn denied(server: &Server, site: &Site<'_>, turned: &Turned, edge: &Prefixes, verdict: Finds, before: &str) -> Finding {
+    let Server { name, let_in, reload, .. } = server;
+    let file = site.file.display();
+    let (text, fix) = match turned {
+        Turned::Edge(denied) => (
+            format!("{before}{name} denies {}: its visitors see 403 Forbidden", whom(denied, edge)),
+            match &site.instead {
+                Some(instead) => format!("{instead} in {file}, then {reload}"),
+                None => format!(
+                    "take the line out of {file}, or let Cloudflare's ranges in before it ({let_in}, one a line; `edgeallow \
+                     fetch` prints them), then {reload}"
+                ),
+            },
+        ),
+        // By then the address is the visitor's own, and none of Cloudflare's any more.
+        _ => (
+            format!(
+                "{before}{name} lets in Cloudflare's addresses only, after it has put the visitors' in their place: all of \
+                 them see 403 Forbidden"
+            ),
+            format!(
+                "take the list out of {file}: a packet filter keeps others away as well (`edgeallow sync`). Then {reload}"
+            ),
+        ),
+    };
+    let found = finding(server.denies, verdict, text).mend(fix);
+    site.seen.iter().fold(found, |f, (place, words)| f.seen(place.clone(), words.clone()))
+}
+
+fn own_denied(server: &Server, site: &Site<'_>) -> Finding {
+    let text = format!(
+        "{} denies this machine's own address, and not Cloudflare's: what it answers to doctor itself says nothing about \
+         visitors",
+        server.name
+    );
+    let found = finding("firewall.own-denied", Finds::Note, text);
+    site.seen.iter().fold(found, |f, (place, words)| f.seen(place.clone(), words.clone()))
+}
+
+/// `173.245.48.0/20, 2400:cb00::/32 and 3 more`
+fn few(ranges: &[IpNet]) -> String {
+    let named: Vec<String> = ranges.iter().take(NAMED).map(short).collect();
+    match ranges.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+fn nginx(said: &Said, asking: &Asking<'_>) -> Vec<Finding> {
+    let sites = nginx::sites(said);
+    // What can't be read may let them in.
+    let mut found = if said.unread.is_empty() { denials(&NGINX, &sites, asking) } else { Vec::new() };
+    if let Some((geo, names)) = nginx::tells_apart(said, asking.edge) {
+        let text = "nginx tells Cloudflare's addresses from others (`geo`): where it lets in those only, what it answers to \
+                    doctor itself says nothing about visitors";
+        let ours = asked(&sites, asking.doors, asking.hosts, asking.mode).into_iter().flatten();
+        if ours.filter_map(|one| sites.get(one.site)).any(|site| names.contains(&site.names)) {
+            found.push(finding("firewall.own-denied", Finds::Note, text).seen(geo.place(), geo.words.join(" ")));
+        }
+    }
+    found.extend(nginx_limits(said, asking.edge));
     found
 }
 
 /// Limits that count by the client's address, which is Cloudflare's: all visitors are one client then.
-fn nginx_limits(said: &Said) -> Option<Finding> {
-    let limit = said.directives.iter().find(|d| {
-        if !(d.is("limit_req") || d.is("limit_conn")) || shows_visitors(said, d) {
-            return false;
-        }
+fn nginx_limits(said: &Said, edge: &Prefixes) -> Option<Finding> {
+    let limits = said.directives.iter().filter(|d| d.is("limit_req") || d.is("limit_conn")).filter(|d| {
         // `limit_req zone=NAME burst=5`, `limit_conn NAME 10`
         let name = d.words.iter().find_map(|w| w.strip_prefix("zone=")).unwrap_or(d.value());
-        let zone = |z: &&Directive| {
+        let zone = said.directives.iter().find(|z| {
             (z.is("limit_req_zone") || z.is("limit_conn_zone"))
                 && z.words.iter().any(|w| w.strip_prefix("zone=").is_some_and(|z| z.split(':').next() == Some(name)))
-        };
-        let zone = said.directives.iter().find(zone);
+        });
         zone.is_some_and(|z| matches!(z.value(), "$binary_remote_addr" | "$remote_addr"))
-    })?;
-    Some(
-        finding(
-            "firewall.nginx-limits",
-            Finds::Warning,
-            "nginx limits requests per address, and behind Cloudflare many visitors share one: above the limit they see 503",
-        )
-        .seen(limit.place(), limit.words.join(" "))
-        .mend(
+    });
+    let by_missing = limits.map(|d| (d, nginx::shown(said, &nginx::scope_of(said, d)).missing(edge)));
+    let (limit, missing) = by_missing.filter(|(_, missing)| !missing.is_empty()).max_by_key(|(_, m)| m.len())?;
+    let (text, fix) = if missing.len() == edge.len() {
+        (
+            "nginx limits requests per address, and behind Cloudflare many visitors share one: above the limit they see 503"
+                .to_owned(),
             "let nginx take the visitor's address from Cloudflare: `real_ip_header CF-Connecting-IP;` and one \
-             `set_real_ip_from` for each range (`edgeallow fetch` prints them)",
-        ),
-    )
-}
-
-/// Whether what stands in these blocks is about the site as a whole, and not about a part of it.
-fn is_whole_site(said: &Said, directive: &Directive) -> bool {
-    said.around_of(directive).all(|head| match head.words.first().map(String::as_str) {
-        Some("location") => head.words.last().is_some_and(|path| path == "/"),
-        Some(word) => matches!(word, "http" | "server"),
-        None => false,
-    })
-}
-
-/// Whether it concerns one of the names that were asked about; without names, whether it concerns whatever is served.
-fn is_asked_about(said: &Said, directive: &Directive, hosts: &[String]) -> bool {
-    let Some(server) = said.around_of(directive).find(|head| head.is("server")) else { return true };
-    let inside = |d: &&Directive| said.around_of(d).next().is_some_and(|head| std::ptr::eq(head, server));
-    let names: Vec<&str> = said
-        .directives
-        .iter()
-        .filter(|d| d.is("server_name"))
-        .filter(inside)
-        .flat_map(|d| d.words.iter().skip(1).map(String::as_str))
-        .collect();
-    let names_it = |host: &str| {
-        let mut all = said.directives.iter().filter(|d| d.is("server_name")).flat_map(|d| d.words.iter().skip(1));
-        all.any(|name| serves(name, host))
+             `set_real_ip_from` for each range, as the command prints them"
+                .to_owned(),
+        )
+    } else {
+        (
+            format!(
+                "nginx limits requests per address, and takes the visitor's from a part of Cloudflare only: who comes by \
+                 way of {} is counted together with many others, and sees 503 above the limit",
+                few(&missing)
+            ),
+            format!("add what is missing of the lines that the command prints, then {}", NGINX.reload),
+        )
     };
-    let by_default = names.iter().all(|name| *name == "_");
-    hosts.is_empty()
-        || hosts.iter().any(|host| names.iter().any(|name| serves(name, host)) || (by_default && !names_it(host)))
+    let lines = "edgeallow fetch | sed 's/.*/set_real_ip_from &;/'";
+    let found = finding("firewall.nginx-limits", Finds::Warning, text).mend_by(fix, lines);
+    Some(found.seen(limit.place(), limit.words.join(" ")))
 }
 
-/// Whether a password is as good as an address there: `satisfy any`.
-fn asks_for_a_password(said: &Said, directive: &Directive) -> bool {
-    let here = blocks_of(said, directive);
-    said.directives.iter().any(|d| d.is("satisfy") && d.value() == "any" && here.contains(&d.block))
-}
-
-/// The block of a directive, and those around it.
-fn blocks_of(said: &Said, directive: &Directive) -> Vec<Option<usize>> {
-    std::iter::once(directive.block).chain(said.around_of(directive).map(|head| head.block)).collect()
-}
-
-/// `example.org`, `.example.org`, `*.example.org`
-fn serves(name: &str, host: &str) -> bool {
-    let ends = |end: &str| host.len() > end.len() && host.ends_with(end);
-    name.eq_ignore_ascii_case(host)
-        || name.starts_with('~')
-        || name.strip_prefix('*').is_some_and(ends)
-        || (name.starts_with('.') && (ends(name) || &name[1..] == host))
-}
-
-/// Whether nginx puts the visitor's address in place of Cloudflare's there.
-fn shows_visitors(said: &Said, directive: &Directive) -> bool {
-    let here = blocks_of(said, directive);
-    said.directives.iter().any(|d| d.is("real_ip_header") && here.contains(&d.block))
-}
-
-fn apache(said: &Said, edge: &Prefixes) -> Vec<Finding> {
-    if said.directives.iter().any(|d| d.is("RemoteIPHeader")) {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    for directive in &said.directives {
-        let words: Vec<&str> = directive.words.iter().skip(1).map(String::as_str).collect();
-        let nets: Vec<&str> = match words.as_slice() {
-            ["not", "ip", nets @ ..] if directive.is("Require") => nets.to_vec(),
-            ["from", nets @ ..] if directive.is("Deny") => nets.to_vec(),
-            _ => continue,
-        };
-        let partial = |head: &Directive| {
-            let word = head.words.first().map_or("", String::as_str).to_ascii_lowercase();
-            let path = head.words.get(1).map_or("", |p| p.trim_end_matches('>').trim_matches('"'));
-            word.starts_with("<files") || (word.starts_with("<location") && path != "/")
-        };
-        if said.around_of(directive).any(partial) {
-            continue;
-        }
-        let rules: Vec<(bool, Option<IpNet>)> = nets.iter().filter_map(|n| Some((false, Some(net(n)?)))).collect();
-        let denied: Vec<IpNet> = denied(edge, &rules).collect();
-        if denied.is_empty() {
-            continue;
-        }
-        let text = format!("Apache denies {}: its visitors see 403 Forbidden", whom(&denied, edge));
-        found.push(
-            finding("firewall.apache-denies", Finds::Cause, text)
-                .seen(directive.place(), directive.words.join(" "))
-                .mend(format!(
-                    "take the line out of {}, then `apachectl -t` and `systemctl reload apache2`",
-                    directive.file.display()
-                )),
-        );
-    }
+fn apache(rules: &Apache<'_>, said: &Said, asking: &Asking<'_>) -> Vec<Finding> {
+    let sites = rules.sites();
+    // What can't be read may let them in.
+    let mut found = if said.unread.is_empty() { denials(&APACHE, &sites, asking) } else { Vec::new() };
+    let missing = |site: &Site<'_>| site.shown.missing(asking.edge);
+    let Some(missing) = sites.iter().map(missing).min_by_key(Vec::len).filter(|m| !m.is_empty()) else { return found };
     for name in APACHE_LIMITS {
         if let Some(limit) = said.directives.iter().find(|d| d.is(name)) {
-            let text = format!(
-                "Apache limits connections or requests per address ({name}), and behind Cloudflare many visitors share one"
-            );
-            found.push(
-                finding("firewall.apache-limits", Finds::Warning, text)
-                    .seen(limit.place(), limit.words.join(" "))
-                    .mend(
-                        "let Apache take the visitor's address from Cloudflare (mod_remoteip: `RemoteIPHeader \
-                         CF-Connecting-IP` and `RemoteIPTrustedProxy` for each range), or raise the limit",
-                    ),
-            );
+            found.push(apache_limit(name, &missing, asking.edge).seen(limit.place(), limit.words.join(" ")));
         }
     }
     if let Some(engine) = said.directives.iter().find(|d| d.is("SecRuleEngine") && d.value().eq_ignore_ascii_case("on"))
@@ -262,6 +267,29 @@ fn apache(said: &Said, edge: &Prefixes) -> Vec<Finding> {
     found
 }
 
+fn apache_limit(name: &str, missing: &[IpNet], edge: &Prefixes) -> Finding {
+    let limits = format!("Apache limits connections or requests per address ({name}), and");
+    let (text, fix) = if missing.len() == edge.len() {
+        (
+            format!("{limits} behind Cloudflare many visitors share one"),
+            "let Apache take the visitor's address from Cloudflare (mod_remoteip: `RemoteIPHeader CF-Connecting-IP` and \
+             `RemoteIPTrustedProxy` for each range, as the command prints them), or raise the limit"
+                .to_owned(),
+        )
+    } else {
+        (
+            format!(
+                "{limits} takes the visitor's from a part of Cloudflare only: who comes by way of {} is counted together \
+                 with many others",
+                few(missing)
+            ),
+            format!("add what is missing of the lines that the command prints, then {}", APACHE.reload),
+        )
+    };
+    finding("firewall.apache-limits", Finds::Warning, text)
+        .mend_by(fix, "edgeallow fetch | sed 's/^/RemoteIPTrustedProxy /'")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,9 +302,15 @@ mod tests {
             .collect()
     }
 
+    /// About a server that listens on both ports, and no name.
+    fn asking(edge: &Prefixes) -> Asking<'_> {
+        const AT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+        Asking { edge, own: &[AT], doors: &[(AT, 80), (AT, 443)], hosts: &[], mode: Mode::Unknown }
+    }
+
     fn causes(config: &str, hosts: &[&str]) -> Vec<String> {
         let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
-        let found = nginx(&said_by_nginx(config), &edge(), &hosts);
+        let found = nginx(&said_by_nginx(config), &Asking { hosts: &hosts, ..asking(&edge()) });
         found.into_iter().filter(|f| f.verdict == Finds::Cause).map(|f| f.text).collect()
     }
 
@@ -301,10 +335,26 @@ mod tests {
             ("http { server { deny 203.0.113.0/24; allow all; } }", vec![]),
             // A part of the site, and somebody else's visitors.
             ("http { server { location /admin { deny all; } location ~ /\\.ht { deny all; } } }", vec![]),
-            ("http { real_ip_header CF-Connecting-IP; server { deny 104.16.0.0/13; } }", vec![]),
+            (
+                "http { real_ip_header CF-Connecting-IP; set_real_ip_from 104.0.0.0/8; server { deny 104.16.0.0/13; } }",
+                vec![],
+            ),
+            // Nobody is believed.
+            (
+                "http { real_ip_header CF-Connecting-IP; server { deny 104.16.0.0/13; } }",
+                vec!["nginx denies Cloudflare's 104.16.0.0/13, or a part of it: its visitors see 403 Forbidden"],
+            ),
+            // What stands further in holds, and a redirect comes first.
+            ("http { deny all; server { allow all; } }", vec![]),
+            ("http { server { deny all; location / { allow all; } location = /x { deny all; } } }", vec![]),
+            ("http { server { deny all; return 301 https://www.example/; } }", vec![]),
+            ("http { server { allow all; location = / { deny all; } } }", vec![all]),
+            ("stream { server { deny all; } }", vec![]),
+            ("http { server { listen 127.0.0.1:80; deny all; } server { listen 8080; deny all; } }", vec![]),
             ("http { server { satisfy any; allow 203.0.113.9; deny all; } }", vec![]),
             (
-                "http { real_ip_header CF-Connecting-IP; server { allow 104.16.0.0/13; deny all; } }",
+                "http { real_ip_header CF-Connecting-IP; set_real_ip_from 0.0.0.0/0; set_real_ip_from ::/0; server { allow \
+                 104.16.0.0/13; deny all; } }",
                 vec![
                     "nginx lets in Cloudflare's addresses only, after it has put the visitors' in their place: all of them \
                      see 403 Forbidden",
@@ -330,18 +380,34 @@ mod tests {
     fn limits_by_the_address_are_a_warning_unless_it_is_the_visitors() {
         let limits =
             "limit_req_zone $binary_remote_addr zone=one:10m rate=1r/s; server { limit_req zone=one burst=5; }";
-        assert!(nginx_limits(&said_by_nginx(&format!("http {{ {limits} }}"))).is_some());
-        assert!(nginx_limits(&said_by_nginx(&format!("http {{ real_ip_header X; {limits} }}"))).is_none());
+        let limited = |config: &str| nginx_limits(&said_by_nginx(config), &edge());
+        assert!(limited(&format!("http {{ {limits} }}")).is_some());
+        let from = |nets: &str| {
+            let each = nets.split_whitespace().map(|net| format!("set_real_ip_from {net};")).collect::<String>();
+            limited(&format!("http {{ real_ip_header CF-Connecting-IP; {each} {limits} }}"))
+        };
+        assert!(from("").is_some(), "nobody is believed");
+        assert!(from("173.245.48.0/20 104.16.0.0/12 2400:cb00::/32").is_none());
+        let partly = from("173.245.48.0/20").expect("a warning");
+        assert!(partly.text.contains("104.16.0.0/13, 2400:cb00::/32 is counted"), "{}", partly.text);
         let other = limits.replace("$binary_remote_addr", "$server_name");
-        assert!(nginx_limits(&said_by_nginx(&format!("http {{ {other} }}"))).is_none());
+        assert!(limited(&format!("http {{ {other} }}")).is_none());
     }
 
     #[test]
     fn apache_denies_by_either_language() {
-        let texts =
-            |config: &str| apache(&said_by_apache(config), &edge()).into_iter().map(|f| f.id).collect::<Vec<_>>();
+        let texts = |config: &str| {
+            let said = said_by_apache(&format!("DocumentRoot /var/www\n{config}"));
+            let read = |_: &std::path::Path| Ok(None);
+            let edge = edge();
+            let found = apache(&Apache::new(&said, &read), &said, &asking(&edge));
+            found.into_iter().map(|f| f.id).collect::<Vec<_>>()
+        };
         assert_eq!(
-            texts("<Directory /var/www>\nRequire not ip 104.16.0.0/13\n</Directory>"),
+            texts(
+                "<Directory /var/www>\n<RequireAll>\nRequire all granted\nRequire not ip 104.16.0.0/13\n</RequireAll>\n\
+                 </Directory>"
+            ),
             ["firewall.apache-denies"]
         );
         assert_eq!(texts("<Location />\nDeny from 173.245.48.29 9.9.9.9\n</Location>"), ["firewall.apache-denies"]);
@@ -349,5 +415,9 @@ mod tests {
         assert_eq!(texts("Deny from all"), [""; 0]);
         assert_eq!(texts("RemoteIPHeader CF-Connecting-IP\nDeny from 173.245.48.29"), [""; 0]);
         assert_eq!(texts("QS_SrvMaxConnPerIP 30"), ["firewall.apache-limits"]);
+        let header = "RemoteIPHeader CF-Connecting-IP\n";
+        assert_eq!(texts(&format!("{header}QS_SrvMaxConnPerIP 30")), [""; 0]);
+        let partly = "RemoteIPTrustedProxy 104.16.0.0/13\nQS_SrvMaxConnPerIP 30";
+        assert_eq!(texts(&format!("{header}{partly}")), ["firewall.apache-limits"]);
     }
 }

@@ -137,7 +137,7 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, on: &str) -> Option<Prob
         return Some(redirect_loop(seen, weight, &who, visit));
     }
     match &visit.outcome {
-        Outcome::Answered(answer) => answered(weight, on, &who, visit, answer),
+        Outcome::Answered(answer) => answered(seen, weight, on, &who, visit, answer),
         Outcome::Closed if seen.named => mend_by_log(
             new(
                 "online.empty",
@@ -279,7 +279,7 @@ fn redirect_loop(seen: &Seen, weight: Finds, who: &str, visit: &Visit) -> Proble
     }
 }
 
-fn answered(weight: Finds, on: &str, who: &str, visit: &Visit, answer: &Answer) -> Option<Problem> {
+fn answered(seen: &Seen, weight: Finds, on: &str, who: &str, visit: &Visit, answer: &Answer) -> Option<Problem> {
     const HTTPS_WANTED: [&str; 2] =
         ["plain HTTP request was sent to HTTPS port", "plain HTTP to an SSL-enabled server port"];
     let host = &visit.host;
@@ -302,10 +302,53 @@ fn answered(weight: Finds, on: &str, who: &str, visit: &Visit, answer: &Answer) 
         );
         return new("online.application-error", Finds::Warning, &[], text, "see in its log why", true);
     }
+    if matches!(answer.status, 401 | 403) {
+        let verdict =
+            if seen.named && is_a_servers_refusal(answer.status, &body) { Finds::Warning } else { Finds::Note };
+        let (status, what) =
+            if answer.status == 401 { ("401", "asks for a password") } else { ("403 Forbidden", "turns it away") };
+        let text = format!(
+            "{who} answers {status} for {host} on {on} to this machine's own request: it {what}, and likely visitors by way \
+             of Cloudflare too, unless it looks at the client's address"
+        );
+        let fix = "see in its log why; if it isn't meant, look for rules (nginx: `deny`, `return 403` after `if`, `geo` or \
+                   `map`; Apache: `Require`, `Deny`, `[F]` of a RewriteRule, a `.htaccess`) and for a folder without an index \
+                   file or that the server may not read";
+        return new("online.forbidden", verdict, &[], text, fix, true);
+    }
     if visit.slowest >= SLOW {
         let text = format!("{who} takes {} s to answer for {host} on {on}", visit.slowest.as_secs());
         let fix = "find out what it waits for: Cloudflare gives up after 120 s";
         return new("online.slow", Finds::Warning, &[524], text, fix, true);
     }
     None
+}
+
+/// Whether the web server itself refuses, by the page that it writes: what an application answers is its own affair, and
+/// so is whom it asks for a password.
+fn is_a_servers_refusal(status: u16, page: &str) -> bool {
+    const APACHE: &str = "You don't have permission to access";
+    let is_nginx = page.contains("<title>403 Forbidden</title>") && page.contains("<hr><center>");
+    status == 403 && (is_nginx || page.contains(APACHE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_web_servers_refusal_is_known_by_its_page() {
+        let nginx = "<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\
+                     \r\n<hr><center>nginx</center>\r\n";
+        let apache = "<p>You don't have permission to access this resource.</p>";
+        for (status, page, is) in [
+            (403, nginx, true),
+            (403, apache, true),
+            (401, apache, false),
+            (403, "{\"error\":\"no token\"}", false),
+            (403, "<title>403 Forbidden</title><p>Please log in.", false),
+        ] {
+            assert_eq!(is_a_servers_refusal(status, page), is, "{status} {page}");
+        }
+    }
 }

@@ -50,11 +50,23 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
 pub(super) fn give_way(findings: &mut [Finding]) {
     const EFFECTS: [&str; 5] =
         ["online.stalls", "online.empty", "online.slow", "online.application-error", "tls.hangs-up"];
-    let Some(cause) = findings.iter().find(|f| f.room == Room::Resources && f.verdict == Finds::Cause) else { return };
-    let why = format!(", which {} explains", cause.id);
-    for effect in findings.iter_mut().filter(|f| EFFECTS.contains(&f.id) && f.verdict > Finds::Skipped) {
+    const LISTS: [&str; 3] = ["firewall.nginx-denies", "firewall.apache-denies", "firewall.own-denied"];
+    if let Some(cause) = findings.iter().find(|f| f.room == Room::Resources && f.verdict == Finds::Cause).map(|f| f.id)
+    {
+        explain(findings, &EFFECTS, cause);
+    }
+    // Whom a web server lets in by its address is looked at in its own room.
+    let lists = |f: &&Finding| LISTS.contains(&f.id);
+    if let Some(list) = findings.iter().find(lists).map(|f| f.id) {
+        explain(findings, &["online.forbidden"], list);
+    }
+}
+
+/// Calls none of these what is wrong, because another finding says why.
+fn explain(findings: &mut [Finding], effects: &[&str], cause: &str) {
+    for effect in findings.iter_mut().filter(|f| effects.contains(&f.id) && f.verdict != Finds::Skipped) {
         effect.verdict = Finds::Skipped;
-        effect.text.push_str(&why);
+        effect.text.push_str(&format!(", which {cause} explains"));
         effect.cloudflare_errors.clear();
         effect.fix = None;
     }

@@ -5,10 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::doctor::{
-    directives::{Directive, Said},
-    resources::is_loaded,
-};
+use crate::doctor::directives::{Directive, Said, is_loaded};
 
 /// What a configuration promises.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,11 +53,11 @@ pub(super) fn nginx(said: &Said, hosts: &[String]) -> Promised {
     promised
 }
 
-/// `modules` are those that Apache has loaded.
-pub(super) fn apache(said: &Said, modules: &[String], hosts: &[String]) -> Promised {
+pub(super) fn apache(said: &Said, hosts: &[String]) -> Promised {
     let mut promised = Promised::default();
     for directive in &said.directives {
-        let holds = |head: &Directive| !head.is("<IfModule") || is_loaded(head.value().trim_end_matches('>'), modules);
+        let holds =
+            |head: &Directive| !head.is("<IfModule") || is_loaded(head.value().trim_end_matches('>'), &said.modules);
         if directive.is("Listen") && said.around_of(directive).all(holds) {
             promised.listens.extend(port(directive.value()).map(|port| (port, directive.place())));
         }
@@ -137,15 +134,16 @@ mod tests {
 
     #[test]
     fn apache_listens_where_the_module_is_there_that_a_section_asks_for() {
-        let said = said_by_apache(
+        let mut said = said_by_apache(
             "Listen 80\n<IfModule ssl_module>\nListen 443\n</IfModule>\n<IfModule mod_gnutls.c>\nListen 8443\n</IfModule>\n\
              Listen 127.0.0.1:8081\n<VirtualHost *:80>\nServerName http://shop.example:80\nServerAlias *.blog.example\n\
              </VirtualHost>\n",
         );
         let hosts = ["shop.example", "a.blog.example", "blog.example"].map(str::to_owned);
-        let with = apache(&said, &["ssl".to_owned()], &hosts);
+        assert_eq!(ports(&apache(&said, &hosts)), [80]);
+        said.modules.push("ssl".to_owned());
+        let with = apache(&said, &hosts);
         assert_eq!((ports(&with), &with.sites[..]), (vec![80, 443], &hosts[..2]));
-        assert_eq!(ports(&apache(&said, &[], &hosts)), [80]);
     }
 
     #[test]

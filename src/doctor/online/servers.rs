@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{promised, promised::Promised, tested};
 use crate::{
-    doctor::{Context, directives},
+    doctor::Context,
     host::{ListenSocket, Look, Process, UnixListener},
 };
 
@@ -194,7 +194,7 @@ fn running(server: &Server, own: &[&Process], sockets: &[ListenSocket], unix: &[
 fn promised(cx: &Context<'_>, server: &Server) -> Promised {
     match server.name {
         "nginx" => promised::nginx(cx.configs.nginx(), &cx.ask.hosts),
-        "Apache" => promised::apache(cx.configs.apache(), &directives::apache_modules(cx.session.host), &cx.ask.hosts),
+        "Apache" => promised::apache(cx.configs.apache(), &cx.ask.hosts),
         _ => Promised::default(),
     }
 }

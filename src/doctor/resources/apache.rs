@@ -7,8 +7,8 @@
 
 use super::{Gauge, config::Setting, finding, more, plural};
 use crate::{
-    doctor::directives::{self, Configs, Directive},
-    host::{Look, Process},
+    doctor::directives::{Configs, Directive, is_loaded},
+    host::Process,
     report::{Finding, Finds},
 };
 
@@ -37,16 +37,16 @@ pub(super) struct Limits {
 ///
 /// # Errors
 /// Why it can't be told.
-pub(super) fn limits(host: &dyn Look, configs: &Configs<'_>) -> Result<Limits, String> {
+pub(super) fn limits(configs: &Configs<'_>) -> Result<Limits, String> {
     let said = configs.apache();
     if said.directives.is_empty() {
         let why = said.unread.first().cloned();
         return Err(why.unwrap_or_else(|| "there is no apachectl to ask for its configuration".to_owned()));
     }
-    let modules = directives::apache_modules(host);
+    let modules = &said.modules;
     let mpm = if modules.iter().any(|m| m == "mpm_prefork") { Mpm::Processes } else { Mpm::Threads };
     let mut numbers = Numbers::default();
-    numbers.take(&said.directives, &modules);
+    numbers.take(&said.directives, modules);
     Ok(numbers.limits(mpm))
 }
 
@@ -98,13 +98,6 @@ impl Numbers {
             None => Limits { mpm, most: ceiling, set: Setting::default("MaxRequestWorkers", ceiling), ceiling },
         }
     }
-}
-
-/// Whether a condition of `<IfModule>` holds: `mpm_event_module`, `event.c`, `!mpm_prefork_module`.
-pub(in crate::doctor) fn is_loaded(condition: &str, modules: &[String]) -> bool {
-    let (wanted, name) = condition.strip_prefix('!').map_or((true, condition), |name| (false, name));
-    let name = name.trim_end_matches("_module").trim_end_matches(".c").trim_start_matches("mod_");
-    modules.iter().any(|m| m == name || m.strip_prefix("mpm_") == Some(name)) == wanted
 }
 
 /// How many workers are busy.
@@ -167,6 +160,7 @@ mod tests {
             file: "/f".into(),
             line: n + 1,
             block: None,
+            opens: None,
         };
         let said: Vec<Directive> = text.lines().enumerate().map(line).collect();
         let mut numbers = Numbers::default();

@@ -21,7 +21,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) use self::apache::is_loaded;
 use super::Context;
 use crate::report::{Finding, Finds, Room};
 

@@ -122,7 +122,7 @@ impl Limits {
             let (pid, title) = (server.master.pid, &server.master.title);
             match server.kind {
                 Kind::Nginx => limits.nginx.extend(nginx::limits(host, configs, title).map(|l| (pid, l))),
-                Kind::Apache => limits.apache = limits.apache.take().or_else(|| Some(apache::limits(host, configs))),
+                Kind::Apache => limits.apache = limits.apache.take().or_else(|| Some(apache::limits(configs))),
                 Kind::Fpm => limits.fpm.extend(fpm::pools(host, title).map(|p| (pid, p))),
                 Kind::LiteSpeed | Kind::Caddy | Kind::Haproxy => {}
             }

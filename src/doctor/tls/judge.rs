@@ -361,8 +361,8 @@ fn judge_certificate(place: &Place, certificate: &Certificate, usage: Use, now: 
     let mut found = Vec::new();
     if certificate.edwards {
         let text = format!(
-            "the certificate on port {port} has a key of Ed25519's kind, which no public authority signs; Cloudflare's \
-             documentation speaks of RSA and ECDSA only, so it may end the handshake (Error 525)"
+            "the certificate on port {port} has a key of Ed25519's kind, which no public authority signs; whether \
+             Cloudflare takes it can't be told from here, and if it doesn't, the handshake ends (Error 525)"
         );
         let odd = finding("tls.key", Finds::Note, text).gives(&[525]);
         found.push(seen(odd.mend("give the web server a certificate with a key of RSA or ECDSA P-256")));
