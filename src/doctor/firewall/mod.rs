@@ -3,12 +3,7 @@
 //! Belongs here: what `verify` says as a whole and how old the list is, as findings. Does not: what refuses (`culprits`),
 //! how that is known ([`crate::reach`]).
 
-mod access;
-mod apache;
-mod apache_rules;
-mod apache_words;
 mod culprits;
-mod nginx;
 mod routes;
 mod servers;
 mod tools;

@@ -1,10 +1,10 @@
 //! Words of Apache's configuration: what a section is about, where a virtual host listens, what a `.htaccess` may say.
 //!
-//! Belongs here: single heads and directives. Does not: which sections hold (`apache`), rules (`apache_rules`).
+//! Belongs here: single heads and directives. Does not: which sections hold (`super`), rules (`rules`).
 
 use std::{net::IpAddr, path::Path};
 
-use super::access::is_about_all;
+use super::super::access::is_about_all;
 use crate::doctor::directives::{Directive, fits};
 
 /// A directive, whose list of addresses may be long.

@@ -2,7 +2,7 @@
 //!
 //! They are inherited where a block has none of its own, as are the nets whose word is taken for the visitor's address.
 //!
-//! Belongs here: that. Does not: what it comes to (`access`, `servers`).
+//! Belongs here: that. Does not: what it comes to (`access`, `super`).
 
 use std::net::IpAddr;
 

@@ -4,13 +4,13 @@
 //! Sources: modules/aaa/mod_authz_core.c, mod_authz_host.c and mod_access_compat.c, by what they do (see the tests on a
 //! real Apache).
 //!
-//! Belongs here: single rules, and joining them. Does not: which sections hold (`apache`).
+//! Belongs here: single rules, and joining them. Does not: which sections hold (`super`).
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::access::{Client, Fate, net};
+use super::super::access::{Client, Fate, net};
 use crate::doctor::directives::Directive;
 
 /// What a rule says of a client.

@@ -6,15 +6,19 @@
 //! Belongs here: what lists and limits come to, in words. Does not: reading directives ([`crate::doctor::directives`]), what
 //! they let in (`nginx`, `apache`, `access`); mod_evasive, which is a backend.
 
+mod access;
+mod apache;
+mod nginx;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{
+use self::{
     access::{Site, Turned, asked},
     apache::Apache,
-    finding, nginx,
 };
+use super::finding;
 use crate::{
     allowlist::{Prefixes, short},
     doctor::{Context, Mode, directives::Said},

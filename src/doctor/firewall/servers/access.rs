@@ -4,7 +4,7 @@
 //! addresses fare alike, so one of each such stretch tells of all. What can't be told is never taken for a refusal.
 //!
 //! Belongs here: judging by addresses, and choosing the sites that are asked about. Does not: reading either server's
-//! rules (`nginx`, `apache`), words (`servers`).
+//! rules (`nginx`, `apache`), words (`super`).
 
 use std::{
     collections::BTreeSet,

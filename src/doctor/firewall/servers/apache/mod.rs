@@ -5,7 +5,10 @@
 //! host. Of mod_authz_core's rules the last section that has any holds, or is joined to those before it (`AuthMerging`);
 //! of mod_access_compat's the last one. Source: the manual's "Configuration Sections", "Access Control".
 //!
-//! Belongs here: sections and virtual hosts. Does not: what a rule says (`apache_rules`), what it comes to (`access`).
+//! Belongs here: sections and virtual hosts. Does not: what a rule says (`rules`), what it comes to (`access`).
+
+mod rules;
+mod words;
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +17,12 @@ use std::{
 
 use ipnet::IpNet;
 
+use self::{
+    rules::{Compat, Merging, Rules, Tree, fate},
+    words::{Overrides, Section, is_version, listen, shortened},
+};
 use super::{
     access::{Client, Shown, Site, is_about_all, net},
-    apache_rules::{Compat, Merging, Rules, Tree, fate},
-    apache_words::{Overrides, Section, is_version, listen, shortened},
     nginx::TELLING,
 };
 use crate::doctor::directives::{Directive, Said, apache_lines, is_loaded};
