@@ -106,12 +106,14 @@ end() { systemctl poweroff --force --force; }
 # However the checks end, systemd ends with them.
 trap end EXIT
 # What "open" means is the case's.
-expect_open() {
+expect_open() { expect open "$1"; }
+# expect CONDITION WORDS: it holds, if not at once; a unit that systemd starts by the way may still be at work.
+expect() {
     for try in $(seq 100); do
-        open && say "$1" && return
+        "$1" && say "$2" && return
         sleep 0.1
     done
-    fail "$1"
+    fail "$2"
 }
 # with_drop_in NAME UNIT…: from now on they have it.
 with_drop_in() {

@@ -11,6 +11,7 @@ prepare() {
     done
 }
 
+stored() { [ -e /etc/firewalld/ipsets/edgeallow-v4.xml ]; }
 # Both families in the kernel's own sets.
 open() { nft list ruleset | grep -q 173.245.48.0/20 && nft list ruleset | grep -q 2400:cb00::/32; }
 
@@ -19,7 +20,7 @@ checks() {
     open && fail 'it is open before anything was done'
     systemctl start edgeallow-apply.service || fail 'edgeallow-apply.service'
     expect_open 'edgeallow-apply.service serves firewalld, with no drop-in'
-    [ -e /etc/firewalld/ipsets/edgeallow-v4.xml ] || fail 'nothing was stored'
+    stored || fail 'nothing was stored'
     for verb in restart reload; do
         systemctl "$verb" firewalld.service || fail "$verb"
         expect_open "after systemctl $verb firewalld it is there"
@@ -30,7 +31,7 @@ checks() {
     rm -f /etc/firewalld/ipsets/edgeallow-v4.xml /etc/firewalld/policies/edgeallow*.xml
     systemctl restart firewalld.service || fail 'restart with its files gone'
     expect_open 'edgeallow-restore-firewalld.service brings back what was removed, after systemctl restart firewalld'
-    [ -e /etc/firewalld/ipsets/edgeallow-v4.xml ] || fail 'it was not stored again'
+    expect stored 'and stores it again'
 
     systemctl start edgeallow-keep.service || fail 'edgeallow-keep.service'
     firewall-cmd -q --ipset=edgeallow-v4 --remove-entry=173.245.48.0/20 || fail 'removing an entry'
