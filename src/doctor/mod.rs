@@ -24,7 +24,7 @@ mod resources;
 pub mod site;
 pub mod tls;
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use jiff::SignedDuration;
 
@@ -164,6 +164,8 @@ pub struct Context<'a> {
     pub told: Vec<Warning>,
     /// What the web servers' configurations say.
     configs: Configs<'a>,
+    /// What was logged, once it is read.
+    logged: OnceCell<logs::Seen>,
 }
 
 impl Context<'_> {
@@ -174,6 +176,11 @@ impl Context<'_> {
         let on_port = || sockets.iter().filter(move |s| s.address.port() == port);
         let exact: Vec<&ListenSocket> = on_port().filter(|s| s.address.ip() == ip).collect();
         if exact.is_empty() { on_port().filter(|s| s.takes(ip)).collect() } else { exact }
+    }
+
+    /// What was logged; it is read when it is first asked for, which may take its time.
+    fn logged(&self) -> &logs::Seen {
+        self.logged.get_or_init(|| logs::read(self))
     }
 
     /// Whether a packet filter keeps Cloudflare from this address and port, wholly or in part, or may do so.
@@ -265,6 +272,7 @@ impl Session<'_> {
             backends: status.backends,
             told: status.warnings,
             configs: Configs::new(self.host),
+            logged: OnceCell::new(),
         })
     }
 }

@@ -131,6 +131,13 @@ impl Finding {
         self
     }
 
+    /// With what another room looked at, where it did.
+    #[must_use]
+    pub fn seen_too(mut self, evidence: Option<&Evidence>) -> Self {
+        self.evidence.extend(evidence.cloned());
+        self
+    }
+
     /// With the errors that it gives.
     #[must_use]
     pub fn gives(mut self, errors: &[u16]) -> Self {

@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,11 @@ use crate::lab::{EDGE4, Lab, Reach, SERVER4};
 const HALF: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n";
 /// Asks for a script that takes its time.
 const SLOW: &[u8] = b"GET /slow.php HTTP/1.1\r\nHost: lab\r\n\r\n";
+/// Asks for what nginx passes on to an application that never answers: two connections and two files. If there are none for
+/// that, it is answered 500, and what it had is given back.
+const PASSED: &[u8] = b"GET /passed HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n";
+/// Where nginx passes that on.
+const PASS: &str = "location = /passed { proxy_pass http://127.0.0.1:3000; }";
 /// No SYN is sent a second time before a second is over: what is not connected by then was dropped.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// For a server to have noticed what came, on a busy machine.
@@ -65,9 +70,10 @@ fn waiting(lab: &Lab, question: &[&str]) -> u64 {
 
 /// Debian's nginx with these lines for `main` and for `events`, and a site of its own.
 fn nginx(lab: &Lab, main: &str, events: &str) {
-    let site = "server { listen 80; listen [::]:80; root /var/www/html; location ~ \\.php$ { \
+    let site = "server { listen 80; listen [::]:80; root /var/www/html; PASS location ~ \\.php$ { \
                 include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; \
-                fastcgi_pass unix:/run/php/php8.2-fpm.sock; } }";
+                fastcgi_pass unix:/run/php/php8.2-fpm.sock; } }"
+        .replace("PASS", PASS);
     lab.write_file(
         "/etc/nginx/nginx.conf",
         format!(
@@ -113,6 +119,19 @@ fn apache(lab: &Lab) {
     lab.run(["mkdir", "-p", "/var/log/apache2"]);
     lab.run(["apachectl", "start"]);
     wait_until("Apache listens", || fill(lab, 80, 1, b"").len() == 1);
+}
+
+/// An application that takes connections and never answers.
+fn silent(lab: &Lab) -> TcpListener {
+    lab.inside(|| TcpListener::bind("127.0.0.1:3000").expect("listen"))
+}
+
+/// Neither what answers nor how a handshake ends is called wrong.
+fn expect_no_other_room(report: &Value) {
+    for found in report["findings"].as_array().expect("findings").iter().filter(|f| f["room"] != "resources") {
+        let wrong = ["warning", "cause"].contains(&found["verdict"].as_str().expect("a verdict"));
+        assert!(!wrong || found["room"] == "logs", "{report:#}");
+    }
 }
 
 fn shows(finding: &Value) -> String {
@@ -175,6 +194,22 @@ fn nginx_at_its_limit_of_open_files_is_the_cause() {
     lab.write_file(log, "");
     expect_healthy(&doctor(&lab, &["--port", "80"]));
     drop(clients);
+
+    // Of what is passed on, nginx has one file left when it can't serve anybody any more, as its log says.
+    let application = silent(&lab);
+    // Without the one that passes nothing on yet, an even number would fill it up.
+    let clients = [fill(&lab, 80, 1, HALF), fill(&lab, 80, 120, PASSED)];
+    wait_until("nginx can pass nothing on", || {
+        lab.read_file(log).contains("socket() failed (24: Too many open files)")
+    });
+    let report = doctor(&lab, &["--port", "80"]);
+    let cause = expect_cause(&report, "resources.open-files-full", 522);
+    assert!(shows(cause).contains("127 open, at most 128"), "{cause:#}");
+    assert!(shows(cause).contains("Too many open files"), "{cause:#}");
+    expect_no_other_room(&report);
+    drop((clients, application));
+    // What was lacked a moment ago, and is not lacked now.
+    wait_until("nginx has closed them", || ids(&doctor(&lab, &["--port", "80"]), "cause").is_empty());
 }
 
 #[test]
@@ -211,7 +246,7 @@ fn nginx_out_of_connections_is_the_cause() {
 #[test]
 fn handshakes_that_fail_for_want_of_connections_are_no_cause_of_their_own() {
     let lab = Lab::without_listeners();
-    site::nginx_stopped(&lab, &site::nginx_site(""));
+    site::nginx_stopped(&lab, &site::nginx_site(PASS));
     let main = "/etc/nginx/nginx.conf";
     let config =
         lab.read_file(main).replace("connections 768", "connections 20").replace("processes auto", "processes 1");
@@ -225,6 +260,23 @@ fn handshakes_that_fail_for_want_of_connections_are_no_cause_of_their_own() {
     let report = doctor(&lab, &[site::NAME, "--port", "443", "--mode", "full"]);
     expect_cause(&report, "resources.nginx-connections-full", 520);
     assert_eq!(of(&report, "tls.hangs-up")["verdict"], "skipped", "{report:#}");
+    drop(clients);
+
+    // Of what is passed on, nginx has one left for whom it can only answer 500, or whose handshake it takes.
+    let log = "/var/log/nginx/error.log";
+    lab.write_file(log, "");
+    let application = silent(&lab);
+    let clients = fill(&lab, 80, 40, PASSED);
+    wait_until("nginx is out of connections", || lab.read_file(log).contains("enough while connecting to upstream"));
+    let report = doctor(&lab, &[site::NAME, "--mode", "full"]);
+    let cause = expect_cause(&report, "resources.nginx-connections-full", 520);
+    assert!(cause["text"].as_str().unwrap().contains(" uses 19 of 20, "), "{cause:#}");
+    assert!(shows(cause).contains("20 worker_connections are not enough"), "{cause:#}");
+    expect_no_other_room(&report);
+
+    // What was lacked a moment ago is no cause when it is there again.
+    drop((clients, application));
+    wait_until("nginx has closed them", || ids(&doctor(&lab, &[site::NAME]), "cause").is_empty());
 }
 
 #[test]

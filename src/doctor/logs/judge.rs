@@ -22,19 +22,19 @@ const SHOWN: usize = 5;
 
 /// What was read, and what was counted in it.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    pub tallies: Tallies,
+pub(in crate::doctor) struct Seen {
+    pub(super) tallies: Tallies,
     /// What was read, with the number of bytes (unpacked).
-    pub read: Vec<(String, u64)>,
-    pub unread: Vec<Unread>,
+    pub(super) read: Vec<(String, u64)>,
+    pub(super) unread: Vec<Unread>,
     /// What is packed so that it isn't read; whether it was named on the command line.
-    pub packed: BTreeMap<(Packer, bool), Vec<String>>,
+    pub(super) packed: BTreeMap<(Packer, bool), Vec<String>>,
     /// Settings that put visitors' addresses in place of Cloudflare's.
-    pub masks: Vec<Mask>,
+    pub(super) masks: Vec<Mask>,
     /// Whether there is a journal or a system log at all.
-    pub system: bool,
+    pub(super) system: bool,
     /// How far back was looked.
-    pub since: SignedDuration,
+    pub(super) since: SignedDuration,
 }
 
 /// What other rooms can tell of the present.
@@ -92,7 +92,7 @@ fn symptom(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> Option<
     })
 }
 
-fn shown(whom: &str, count: &Count) -> String {
+pub(super) fn shown(whom: &str, count: &Count) -> String {
     let mut text = format!("{whom}: {}", many(count.times, "time"));
     if count.first == count.last {
         text.push_str(&format!(", at {:.0}", count.first));

@@ -6,6 +6,7 @@
 //! Belongs here: logs. Does not: what is so now, which the other rooms look at.
 
 mod judge;
+mod lately;
 mod line;
 mod own;
 mod places;
@@ -30,8 +31,9 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp, ToSpan as _, tz::TimeZone};
 
+pub(super) use self::{judge::Seen, lately::Lately};
 use self::{
-    judge::{Present, Seen, bytes, judge},
+    judge::{Present, bytes, judge},
     line::Reader,
     own::Own,
     places::{Packer, Place, Role, Unread},
@@ -60,6 +62,11 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
         reach: cx.reach.is_ok(),
         backends: cx.backends.iter().filter(|b| known(b.state)).map(|b| b.name.to_string()).collect(),
     };
+    judge(cx.logged(), &present)
+}
+
+/// Reads the logs, which [`Context::logged`] does once.
+pub(super) fn read(cx: &Context<'_>) -> Seen {
     let ask = Ask {
         own: &cx.links.iter().flat_map(|l| &l.addresses).map(|a| a.ip).collect(),
         host: cx.session.host,
@@ -71,7 +78,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
         now: cx.session.now,
         progress: cx.session.progress,
     };
-    judge(&ask.read(), &present)
+    ask.read()
 }
 
 /// What is asked of the logs.

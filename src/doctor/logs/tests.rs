@@ -554,3 +554,22 @@ proptest! {
         found(&Host::default().with(ADDRESSED[which].1, line), &[]);
     }
 }
+
+#[test]
+fn what_a_server_lacks_just_now_is_told_from_what_it_lacked_before() {
+    const FILES: &str = "[crit] 7#7: accept4() failed (24: Too many open files)";
+    const CONNECTIONS: &str = "[alert] 7#7: *69 64 worker_connections are not enough while connecting to upstream";
+    let lately = |files, connections| {
+        let log = format!("2026/11/22 {files} {FILES}\n2026/11/22 {connections} {CONNECTIONS}\n");
+        let seen = seen(&Host::default().with("/var/log/nginx/error.log", log), &[]);
+        let lately = Lately::of(&seen, NOW.parse().unwrap());
+        (lately.open_files("nginx").cloned(), lately.connections(64).cloned(), lately.connections(128).cloned())
+    };
+    // Also what was logged because doctor asked.
+    let (files, connections, others) = lately("18:28:30", "18:30:20");
+    assert_eq!(files.unwrap().source, "/var/log/nginx/error.log");
+    assert!(connections.unwrap().shows.starts_with("worker_connections 64: once, at 2026-11-22T18:30:20Z"));
+    assert_eq!(others, None, "a limit that has been raised since");
+    // An hour ago, and by a clock that is hours ahead.
+    assert_eq!(lately("17:30:00", "21:30:00"), (None, None, None));
+}

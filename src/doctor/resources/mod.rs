@@ -3,6 +3,8 @@
 //! Each thing is read as a number in use beside its limit. A counter since boot is no proof of now, so what counts or
 //! waits is looked at twice, [`APART`] apart: only what is so both times, or grows in between, is so now.
 //!
+//! Near a limit, it is a server's own word of just now that tells whether it refused anybody ([`Lately`]).
+//!
 //! Belongs here: numbers against limits, and where a limit is set. Does not: whether anything listens or answers (online),
 //! what was logged (logs).
 
@@ -21,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Context;
+use super::{Context, logs::Lately};
 use crate::report::{Finding, Finds, Room};
 
 /// Between the two looks: long enough for a server that accepts at all to have emptied a queue, short for who waits.
@@ -29,6 +31,10 @@ const APART: Duration = Duration::from_millis(250);
 
 /// From this many percent of a limit on it is a warning: what grows by a tenth in a busy hour is ordinary.
 const NEAR: u64 = 90;
+
+/// From this many percent on what asked for more can have been refused: a request that is passed on takes two at a time, and
+/// what was refused is given back at once.
+const OUT: u64 = 95;
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     (cx.session.progress)("looking at what the machine may run out of");
@@ -47,7 +53,9 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let connections = host.connections(&cx.ports).unwrap_or_default();
 
     let mut found = gauges::judge(&gauges);
-    let served = servers::judge(&servers, &limits, &queues, &connections);
+    // Read last: what asked for more while that was counted is in them.
+    let lately = Lately::of(cx.logged(), cx.session.now);
+    let served = servers::judge(&servers, &limits, &queues, &connections, &lately);
     found.extend(queues::judge(&queues, &served.explained, &growth));
     found.extend(served.findings);
     let explained = found.iter().any(|f| f.verdict == Finds::Cause);
@@ -73,7 +81,16 @@ impl Gauge {
     }
 
     fn is_near(self) -> bool {
-        u128::from(self.used) * 100 >= u128::from(self.limit) * u128::from(NEAR)
+        self.has_reached(NEAR)
+    }
+
+    /// Whether nothing is left for whom needs it. `refused`: the server says that it needed more just now.
+    fn is_out(self, refused: bool) -> bool {
+        self.is_full() || (refused && (self.has_reached(OUT) || self.used.saturating_add(2) >= self.limit))
+    }
+
+    fn has_reached(self, percent: u64) -> bool {
+        u128::from(self.used) * 100 >= u128::from(self.limit) * u128::from(percent)
     }
 }
 
@@ -101,6 +118,9 @@ mod tests {
         let of = |used, limit| Gauge { used, limit };
         assert!(!of(89, 100).is_near() && of(90, 100).is_near() && !of(99, 100).is_full() && of(100, 100).is_full());
         assert!(!of(1 << 40, u64::MAX).is_near());
+        assert!(of(100, 100).is_out(false) && !of(99, 100).is_out(false));
+        assert!(of(95, 100).is_out(true) && !of(94, 100).is_out(true), "hit before, and not near now");
+        assert!(of(18, 20).is_out(true) && !of(17, 20).is_out(true));
         assert_eq!((more(20), more(1024), more(u64::MAX)), (64, 2048, u64::MAX));
     }
 }

@@ -10,7 +10,7 @@ use super::{Gauge, config::Setting, finding, more, plural};
 use crate::{
     doctor::directives::{self, Configs},
     host::{Look, Process},
-    report::{Finding, Finds},
+    report::{Evidence, Finding, Finds},
 };
 
 /// ngx_event.c: what holds where nothing is said.
@@ -49,8 +49,8 @@ pub(super) fn used(worker: &Process, master: Option<&Process>, listening: &BTree
     (own + addresses + 1) as u64
 }
 
-/// `uses`: of each worker.
-pub(super) fn judge(uses: &[u64], limits: &Limits, serves: bool) -> Finding {
+/// `uses`: of each worker. `refused`: nginx's word that it needed more just now.
+pub(super) fn judge(uses: &[u64], limits: &Limits, serves: bool, refused: Option<&Evidence>) -> Finding {
     let limit = &limits.connections;
     let most = Gauge { used: uses.iter().copied().max().unwrap_or(0), limit: limit.value };
     let total = limit.value.saturating_mul(uses.len() as u64);
@@ -63,6 +63,12 @@ pub(super) fn judge(uses: &[u64], limits: &Limits, serves: bool) -> Finding {
             limit.value
         );
         ("resources.nginx-connections-full", Finds::Cause, text)
+    } else if most.is_out(refused.is_some()) && serves {
+        let text = format!(
+            "nginx is out of connections: the busiest of {workers} uses {most}, a request that is passed on takes two, and \
+             nginx logs that it needs more"
+        );
+        ("resources.nginx-connections-full", Finds::Cause, text)
     } else if most.is_near() {
         let text = format!("nginx is nearly out of connections: the busiest of {workers} uses {most}");
         ("resources.nginx-connections", Finds::Warning, text)
@@ -73,7 +79,8 @@ pub(super) fn judge(uses: &[u64], limits: &Limits, serves: bool) -> Finding {
     let shows: Vec<String> = uses.iter().take(16).map(u64::to_string).collect();
     let f = finding(id, verdict, text)
         .seen("sockets in /proc/PID/fd of the workers", shows.join(", "))
-        .seen(limit.whence(), limit.to_string());
+        .seen(limit.whence(), limit.to_string())
+        .seen_too(refused.filter(|_| verdict == Finds::Cause));
     if verdict == Finds::Ok {
         return f;
     }
@@ -123,9 +130,18 @@ mod tests {
             files: None,
         };
         let of = |uses: &[u64], serves| {
-            let f = judge(uses, &limits, serves);
+            let f = judge(uses, &limits, serves, None);
             (f.id, f.verdict)
         };
+        let log = Evidence { source: "error.log".to_owned(), shows: "20 worker_connections are not enough".to_owned() };
+        let refused = |uses: &[u64], serves| judge(uses, &limits, serves, Some(&log));
+        let cause = refused(&[19, 3], true);
+        assert_eq!((cause.id, cause.verdict), ("resources.nginx-connections-full", Finds::Cause));
+        assert!(cause.text.contains("the busiest of 2 workers uses 19 of 20"), "{}", cause.text);
+        assert_eq!(cause.evidence.last(), Some(&log));
+        assert_eq!(refused(&[19, 3], false).verdict, Finds::Warning);
+        assert_eq!(refused(&[17, 3], true).verdict, Finds::Ok);
+        assert_eq!(of(&[19, 3], true), ("resources.nginx-connections", Finds::Warning));
         assert_eq!(of(&[20, 3], true), ("resources.nginx-connections-full", Finds::Cause));
         assert_eq!(of(&[20, 3], false), ("resources.nginx-connections", Finds::Warning));
         assert_eq!(of(&[18, 3], true), ("resources.nginx-connections", Finds::Warning));

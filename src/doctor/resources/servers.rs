@@ -13,9 +13,9 @@ use super::{
     queues::Queues,
 };
 use crate::{
-    doctor::directives::Configs,
+    doctor::{directives::Configs, logs::Lately},
     host::{Connection, ListenSocket, Look, Process},
-    report::{Finding, Finds},
+    report::{Evidence, Finding, Finds},
 };
 
 /// `fs.nr_open` as the kernel sets it: no process may have more, unless that is raised first.
@@ -137,18 +137,25 @@ pub(super) struct Judged {
     pub(super) explained: BTreeSet<u32>,
 }
 
-pub(super) fn judge(servers: &[Server], limits: &Limits, queues: &Queues, connections: &[Connection]) -> Judged {
+/// `lately`: what servers logged just now.
+pub(super) fn judge(
+    servers: &[Server],
+    limits: &Limits,
+    queues: &Queues,
+    connections: &[Connection],
+    lately: &Lately,
+) -> Judged {
     let mut judged = Judged { findings: vec![], explained: BTreeSet::new() };
     for server in servers {
         let held: Vec<&ListenSocket> = queues.second.iter().filter(|l| server.holds(l)).collect();
-        let serves = held.iter().any(|l| queues.ports.contains(&l.address.port()));
-        let files = files(server, limits.nginx.get(&server.master.pid), serves);
+        let serves = serves(queues, &held);
+        let files = files(server, limits.nginx.get(&server.master.pid), serves, lately.open_files(server.kind.name()));
         let found = if files.verdict == Finds::Cause {
             // Whatever else it is short of follows from that, or shows when that is mended.
             vec![files]
         } else {
             let mut found = vec![files];
-            found.extend(own(server, limits, queues, &held, serves));
+            found.extend(own(server, limits, queues, &held, lately));
             found
         };
         if found.iter().any(|f| f.verdict == Finds::Cause) {
@@ -162,8 +169,14 @@ pub(super) fn judge(servers: &[Server], limits: &Limits, queues: &Queues, connec
     judged
 }
 
+/// Whether one of these is at a port that is asked about.
+fn serves(queues: &Queues, held: &[&ListenSocket]) -> bool {
+    held.iter().any(|l| queues.ports.contains(&l.address.port()))
+}
+
 /// What this kind of server counts besides files.
-fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket], serves: bool) -> Vec<Finding> {
+fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket], lately: &Lately) -> Vec<Finding> {
+    let serves = serves(queues, held);
     let unknown = |id, why: &str| {
         let text = format!("how much {} can do at once can't be told: {why}", server.kind.name());
         vec![finding(id, Finds::Skipped, text)]
@@ -181,7 +194,8 @@ fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket]
             let addresses: BTreeSet<_> = held.iter().map(|l| l.address).collect();
             let master = (!server.children.is_empty()).then_some(&server.master);
             let uses = server.workers().iter().map(|w| nginx::used(w, master, &listening, addresses.len()));
-            let mut found = vec![nginx::judge(&uses.collect::<Vec<_>>(), limits, serves)];
+            let refused = lately.connections(limits.connections.value);
+            let mut found = vec![nginx::judge(&uses.collect::<Vec<_>>(), limits, serves, refused)];
             found.extend(unequal(server, limits));
             found
         }
@@ -228,7 +242,8 @@ fn established(ports: &BTreeSet<u16>, connections: &[Connection]) -> Finding {
         .seen("ss -tn state established", format!("{}; {waiting} of them not accepted yet", each.join(", ")))
 }
 
-fn files(server: &Server, nginx: Option<&nginx::Limits>, serves: bool) -> Finding {
+/// `refused`: the server's word that it needed more just now.
+fn files(server: &Server, nginx: Option<&nginx::Limits>, serves: bool, refused: Option<&Evidence>) -> Finding {
     const ID: &str = "resources.open-files";
     let name = server.kind.name();
     let seen = |p: &&Process| p.files.is_some();
@@ -248,11 +263,16 @@ fn files(server: &Server, nginx: Option<&nginx::Limits>, serves: bool) -> Findin
     };
     let most = gauge(worst);
     let processes = plural(workers.len() as u64, "process", "processes");
-    let full: Vec<&Process> = workers.iter().copied().filter(|p| gauge(p).is_full()).collect();
-    let (id, verdict, text) = if full.len() == workers.len() && serves {
+    let all = |is: &dyn Fn(Gauge) -> bool| workers.iter().all(|p| is(gauge(p)));
+    let (id, verdict, text) = if serves && all(&Gauge::is_full) {
         let text = format!(
             "{name} has as many files open as it may: {} in each of {processes}; it can't accept another connection",
             most.limit
+        );
+        ("resources.open-files-full", Finds::Cause, text)
+    } else if serves && all(&|g| g.is_out(refused.is_some())) {
+        let text = format!(
+            "{name} has run out of open files: it has {most} open in the busiest of {processes}, and logs that it needs more"
         );
         ("resources.open-files-full", Finds::Cause, text)
     } else if most.is_near() {
@@ -270,6 +290,7 @@ fn files(server: &Server, nginx: Option<&nginx::Limits>, serves: bool) -> Findin
     let pid = worst.pid;
     let shows = format!("{} open, at most {}", most.used, most.limit);
     let f = finding(id, verdict, text).seen(format!("/proc/{pid}/fd, /proc/{pid}/limits"), shows);
+    let f = f.seen_too(refused.filter(|_| verdict == Finds::Cause));
     let set = nginx.and_then(|n| n.files.as_ref()).filter(|set| set.value == most.limit);
     let f = match set {
         Some(set) => f.seen(set.whence(), set.to_string()),
@@ -352,9 +373,18 @@ mod tests {
     #[test]
     fn files_are_a_cause_when_no_process_can_open_one() {
         let of = |a, b, serves| {
-            let f = files(&nginx(a, b)[0], None, serves);
+            let f = files(&nginx(a, b)[0], None, serves, None);
             (f.id, f.verdict)
         };
+        let log = Evidence { source: "error.log".to_owned(), shows: "(24: Too many open files)".to_owned() };
+        let refused = |a, b, serves| files(&nginx(a, b)[0], None, serves, Some(&log));
+        let cause = refused(99, 98, true);
+        assert_eq!((cause.id, cause.verdict), ("resources.open-files-full", Finds::Cause));
+        assert_eq!(cause.evidence[1], log);
+        assert!(cause.text.contains("99 of 100 open in the busiest of 2 processes"), "{}", cause.text);
+        let others = [refused(99, 1, true), refused(92, 92, true), refused(99, 99, false), refused(50, 50, true)];
+        assert_eq!(others.each_ref().map(|f| f.verdict), [Finds::Warning, Finds::Warning, Finds::Warning, Finds::Ok]);
+        assert!(others.iter().all(|f| f.id == "resources.open-files" && !f.evidence.contains(&log)));
         assert_eq!(of(100, 100, true), ("resources.open-files-full", Finds::Cause));
         assert_eq!(of(100, 100, false), ("resources.open-files", Finds::Warning));
         assert_eq!(of(100, 1, true), ("resources.open-files", Finds::Warning));
@@ -364,11 +394,11 @@ mod tests {
             connections: Setting::default("worker_connections", 512),
             files: Some(Setting::at("worker_rlimit_nofile", 100, "/etc/nginx/nginx.conf".as_ref(), 3)),
         };
-        let fix = files(&nginx(100, 100)[0], Some(&limits), true).fix.unwrap();
+        let fix = files(&nginx(100, 100)[0], Some(&limits), true, None).fix.unwrap();
         assert!(fix.text.contains("`worker_rlimit_nofile 256;` into /etc/nginx/nginx.conf"), "{}", fix.text);
         assert!(fix.command.unwrap().starts_with("sed -i -E '3s/(worker_rlimit_nofile"));
         let none = nginx::Limits { files: None, ..limits.clone() };
-        let command = |limits| files(&nginx(100, 100)[0], limits, true).fix.unwrap().command.unwrap();
+        let command = |limits| files(&nginx(100, 100)[0], limits, true, None).fix.unwrap().command.unwrap();
         assert!(command(Some(&none)).starts_with("sed -i '1i worker_rlimit_nofile 256;' /etc/nginx/nginx.conf && "));
         assert_eq!(command(None), "for p in 2 3; do prlimit --pid $p --nofile=256:256; done");
         assert_eq!(unequal(&nginx(1, 1)[0], &limits).unwrap().verdict, Finds::Note);
@@ -385,16 +415,16 @@ mod tests {
             programs: vec![],
         };
         let queues = Queues { ports: [80].into(), second: vec![socket], ..Queues::default() };
-        let judged = judge(&nginx(100, 100), &Limits::default(), &queues, &[]);
+        let judged = judge(&nginx(100, 100), &Limits::default(), &queues, &[], &Lately::default());
         assert_eq!(judged.explained, [7].into());
         assert_eq!(judged.findings.iter().filter(|f| f.verdict == Finds::Cause).count(), 1);
-        assert!(judge(&nginx(1, 1), &Limits::default(), &queues, &[]).explained.is_empty());
+        assert!(judge(&nginx(1, 1), &Limits::default(), &queues, &[], &Lately::default()).explained.is_empty());
     }
 
     #[test]
     fn what_may_not_be_seen_is_said() {
         let mut servers = nginx(1, 1);
         servers[0].children.iter_mut().for_each(|c| c.files = None);
-        assert_eq!(files(&servers[0], None, true).verdict, Finds::Skipped);
+        assert_eq!(files(&servers[0], None, true, None).verdict, Finds::Skipped);
     }
 }
