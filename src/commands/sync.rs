@@ -25,6 +25,7 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync) -> Report {
         restore: args.restore,
         fetched: args.fetched.clone().or_else(|| usual().then(|| fetched::PATH.into())),
         deep: false,
+        fetch_limit: None,
     };
     let mut report = session.sync("sync", &options);
     if args.exit_code && report.changed {

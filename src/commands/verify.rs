@@ -3,7 +3,7 @@
 use crate::{
     cli,
     engine::{
-        sync::{Options, Session},
+        sync::{LOOKS_WAIT, Options, Session},
         verify::Ask,
     },
     report::Report,
@@ -14,6 +14,7 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Verify) -> Report {
         dry_run: true,
         lists: args.lists.lists.clone(),
         allow_shrink: args.lists.allow_shrink,
+        fetch_limit: Some(LOOKS_WAIT),
         ..Options::default()
     };
     let ask = Ask {

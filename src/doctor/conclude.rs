@@ -7,6 +7,9 @@ use crate::report::{Conclusion, Finding, Finds};
 /// Findings that leave open whether a packet filter turns Cloudflare away.
 const FIREWALL_UNSEEN: [&str; 3] = ["firewall.unseen", "firewall.unknown", "firewall.gap"];
 
+/// About a record that others can see: visitors go there themselves, and Cloudflare does once it is proxied.
+const STRAIGHT: &str = "dns.aaaa-without-listener";
+
 /// Warnings that say nothing of visitors: something that was asked for was not looked at.
 const NOT_LOOKED_AT: [&str; 2] = ["logs.not-read", "logs.packed"];
 
@@ -19,7 +22,8 @@ pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclus
         // What begins with a program's name must stay as it is: `ufw drops …`.
         let mut text = format!("Most likely: {}", ended(&cause.text));
         if let Some(errors) = cause.errors() {
-            text.push_str(&format!(" Visitors see {errors}."));
+            let once = if cause.id == STRAIGHT { " once the name is proxied" } else { "" };
+            text.push_str(&format!(" Visitors see {errors}{once}."));
         }
         if let Some(fix) = &cause.fix {
             text.push(' ');

@@ -24,7 +24,7 @@ mod resources;
 pub mod site;
 pub mod tls;
 
-use std::{cell::OnceCell, collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{borrow::Cow, cell::OnceCell, collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use jiff::SignedDuration;
 
@@ -33,7 +33,7 @@ use crate::{
     allowlist::{Prefixes, snapshot},
     backends::Warning,
     engine::{
-        sync::{Options, Session},
+        sync::{LOOKS_WAIT, Options, Session},
         verify::Ask as ReachAsk,
     },
     error::{Error, Exit, Result},
@@ -127,7 +127,7 @@ impl Ask {
     /// The command that asks the same as root, as far as it matters to what root alone can see.
     fn as_root(&self) -> String {
         let mut words = vec!["sudo edgeallow doctor".to_owned()];
-        words.extend(self.hosts.iter().cloned());
+        words.extend(self.hosts.iter().filter_map(|h| shlex::try_quote(h).ok()).map(Cow::into_owned));
         if self.mode != Mode::Unknown {
             words.push(format!("--mode {}", self.mode.as_str()));
         }
@@ -239,7 +239,8 @@ impl Session<'_> {
         (self.progress)("looking at the firewalls");
         let links = self.host.links()?;
         // A status, whose errors are findings here: without a list the built-in one still tells who Cloudflare is.
-        let (status, wanted) = self.sync_and_tell("doctor", &Options { dry_run: true, ..Options::default() });
+        let options = Options { dry_run: true, fetch_limit: Some(LOOKS_WAIT), ..Options::default() };
+        let (status, wanted) = self.sync_and_tell("doctor", &options);
         let want = match wanted {
             Some(want) => want,
             None => {

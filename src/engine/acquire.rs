@@ -213,7 +213,8 @@ impl Trust<'_> {
         (self.session.progress)("fetching the list");
         let stored = state.list.as_ref().filter(|_| self.last.is_some());
         let mut stepped_over = Vec::new();
-        let fetched = source::fetch(config, stored.and_then(|s| s.validator.as_ref()), &mut stepped_over);
+        let validator = stored.and_then(|s| s.validator.as_ref());
+        let fetched = source::fetch_within(config, validator, &mut stepped_over, self.options.fetch_limit);
         // The fault's own kind is the warning's id: a script sees why, not only that.
         let unreachable = |e: &Error| Warning::new(e.kind.as_str(), format!("{e}; it was stepped over"));
         warnings.extend(stepped_over.iter().map(unreachable));

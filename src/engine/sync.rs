@@ -69,7 +69,12 @@ pub struct Options {
     pub restore: bool,
     /// A list that another process has fetched: see [`super::fetched`].
     pub fetched: Option<std::path::PathBuf>,
+    /// How long the network may take in all before an older list is used; nothing: as long as the configuration says.
+    pub fetch_limit: Option<std::time::Duration>,
 }
+
+/// For commands that only look: somebody waits, and an older list tells as well who Cloudflare is.
+pub const LOOKS_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Session<'_> {
     /// Makes every chosen backend hold the list. `command` is `sync` or `status`.

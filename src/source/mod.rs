@@ -19,11 +19,12 @@ mod post;
 mod request;
 pub mod text;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 pub(crate) use client::{Clients, roots};
 pub use config::SourceConfig;
@@ -144,6 +145,19 @@ pub fn fetch(
     stored: Option<&Validator>,
     stepped_over: &mut Vec<Error>,
 ) -> Result<Fetched, Fault> {
+    fetch_within(config, stored, stepped_over, None)
+}
+
+/// The same, given up after so long in all: for somebody who waits for an answer that an older list is good enough for.
+///
+/// # Errors
+/// As above; `Unreachable` when the time is over.
+pub fn fetch_within(
+    config: &SourceConfig,
+    stored: Option<&Validator>,
+    stepped_over: &mut Vec<Error>,
+    limit: Option<Duration>,
+) -> Result<Fetched, Fault> {
     config.check().map_err(Fault::Bad)?;
     let clients = Clients::new(config).map_err(Fault::Bad)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(|e| {
@@ -152,7 +166,17 @@ pub fn fetch(
             format!("cannot start the network runtime: {}", crate::error::io_reason(&e)),
         ))
     })?;
-    let outcome = runtime.block_on(in_order(&clients, config, stored, stepped_over));
+    let asked = in_order(&clients, config, stored, stepped_over);
+    let outcome = match limit {
+        None => runtime.block_on(asked),
+        Some(limit) => runtime.block_on(async {
+            timeout(limit, asked).await.unwrap_or_else(|_| {
+                let what = format!("no source gave the list within {}", seconds(limit));
+                let hint = "`edgeallow fetch` waits longer, and says what each of them answers";
+                Err(Fault::Unreachable(Error::new(ErrorKind::FetchTimeout, what).hint(hint)))
+            })
+        }),
+    };
     // Names are resolved on a thread of their own, which can't be stopped: dropping the runtime would wait for it.
     runtime.shutdown_background();
     outcome
@@ -205,6 +229,22 @@ fn about<T>(url: &Url, verdict: Result<T>) -> Result<T, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_is_told_in_time_that_no_source_answers() {
+        // Connections to it are made by the kernel and taken by nobody.
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/ips", mute.local_addr().unwrap());
+        let config = SourceConfig { api_url: url.clone(), v4_url: url.clone(), v6_url: url, ..SourceConfig::default() };
+        let begun = std::time::Instant::now();
+        let fetched = fetch_within(&config, None, &mut Vec::new(), Some(Duration::from_millis(50)));
+        assert!(begun.elapsed() < config.timeout, "{:?}", begun.elapsed());
+        let Err(Fault::Unreachable(error)) = fetched else { panic!("{fetched:?}") };
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (ErrorKind::FetchTimeout, "no source gave the list within 50 ms")
+        );
+    }
 
     #[test]
     fn a_validator_is_for_its_own_address_only_and_keeps_no_secret() {

@@ -244,6 +244,13 @@ fn a_silent_resolver_is_asked_twice_and_costs_six_seconds_in_all() {
     assert_eq!(finding(&report, "dns.silent")["verdict"], "skipped");
     expect_healthy(&report);
 
+    // Nor does one who asks what is wrong wait long for the list of ranges.
+    lab.run(["rm", "/etc/edgeallow/config.toml"]);
+    let begun = Instant::now();
+    expect_healthy(&lab.edgeallow(["doctor", "--format", "json"]).json()["doctor"]);
+    let took = begun.elapsed();
+    assert!((Duration::from_secs(4)..Duration::from_secs(15)).contains(&took), "{took:?}");
+
     drop(mute);
     lab.write_file("/etc/resolv.conf", "search example\n");
     let report = doctor(&lab, &[SITE]);
@@ -268,4 +275,8 @@ fn an_address_is_no_name() {
     let lab = Lab::new();
     let refused = lab.edgeallow(["doctor", "--offline", SERVER4]).expect(2);
     assert!(refused.stderr.contains("--origin 192.0.2.1"), "{refused:?}");
+    for odd in ["shop.example;id", "*.shop.example", "$(id).example"] {
+        let refused = lab.edgeallow(["doctor", "--offline", odd]).expect(2);
+        assert!(refused.stderr.contains("letters, digits and hyphens between dots"), "{refused:?}");
+    }
 }

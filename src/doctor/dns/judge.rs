@@ -147,7 +147,7 @@ fn deaf(name: &str, told: &Names, whose: &Whose, here: &Here) -> Vec<Finding> {
         let ports = here.deaf_ports(*ip);
         let first = *ports.first()?;
         let text = format!(
-            "the AAAA record of {name}, {ip}, leads here, and nothing listens there on {}, only over IPv4",
+            "the AAAA record of {name}, {ip}, leads here, and nothing listens there on {}, only over IPv4: who comes over IPv6 is refused",
             on_ports(&ports)
         );
         let found = finding("dns.aaaa-without-listener", Finds::Cause, text).gives(&[521]);
