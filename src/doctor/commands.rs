@@ -30,13 +30,14 @@ enum Next {
 }
 
 /// By the finding's id. Every cause is here.
-static NEXT: [(&str, Next); 41] = {
+static NEXT: [(&str, Next); 42] = {
     use Next::{Certificate, Configured, Dns, Edit, Logged, Own, Shown};
     const LISTEN: Next = Configured("^\\s*(listen|server_name|SSLEngine|<VirtualHost)\\b");
     const REDIRECTS: Next = Configured("^\\s*(return\\s+30[1278]|rewrite|Redirect|RewriteRule)");
     [
         ("online.nothing-listens", Shown),
         ("online.loopback-only", Shown),
+        ("online.sent-to-nothing", Own),
         ("online.redirects-to-nothing", LISTEN),
         ("online.redirect-loop", REDIRECTS),
         ("online.empty", Logged),

@@ -14,6 +14,7 @@ mod look;
 pub mod marks;
 pub mod picture;
 pub mod select;
+pub mod sent_on;
 pub mod state;
 pub mod sync;
 pub mod verify;

@@ -203,7 +203,7 @@ impl Session<'_> {
         }
     }
 
-    fn add_texts<'p>(&self, places: impl Iterator<Item = &'p mut Place>) {
+    pub(super) fn add_texts<'p>(&self, places: impl Iterator<Item = &'p mut Place>) {
         let mut places: Vec<&mut Place> = places.collect();
         picture::texts(self.host, &mut places);
         // The kernel doesn't have the comments of ufw's rules, and they tell whose a rule is.
@@ -243,7 +243,13 @@ impl Session<'_> {
     }
 
     /// The addresses of this host that are asked about, each with every port.
-    fn probes(&self, want: &Desired, ask: &Ask, links: &[Link], report: &mut ReachReport) -> Result<Vec<Probe>> {
+    pub(super) fn probes(
+        &self,
+        want: &Desired,
+        ask: &Ask,
+        links: &[Link],
+        report: &mut ReachReport,
+    ) -> Result<Vec<Probe>> {
         if let Some(name) = &ask.interface
             && !links.iter().any(|l| l.name == *name)
         {

@@ -329,7 +329,8 @@ fn ufw(place: &Place, sync: Option<String>) -> Option<String> {
 }
 
 /// Takes the rule out; nothing if it is one that lets packets in, up to a rate or under a condition that isn't understood.
-fn delete(place: &Place) -> Option<String> {
+#[must_use]
+pub fn delete(place: &Place) -> Option<String> {
     let admits = |text: &str| text.split(' ').any(|w| matches!(w, "accept" | "ACCEPT" | "RETURN" | "return"));
     if place.text.as_deref().is_some_and(admits) {
         return None;
@@ -344,6 +345,15 @@ fn delete(place: &Place) -> Option<String> {
         (None, Some(n)) => Some(format!("{}{table} -D {} {n}", program(place), place.chain)),
         (None, None) => None,
     }
+}
+
+/// Shows the rule among its neighbours.
+#[must_use]
+pub fn show(place: &Place) -> String {
+    if place.language == Language::Nft {
+        return format!("nft -a list chain {} {} {}", place.family.as_str(), place.table, place.chain);
+    }
+    format!("{} -t {} -S {}", program(place), place.table, place.chain)
 }
 
 /// A rule of iptables' as `-D` finds it again, which is safer than its number: that changes with every rule taken out.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use super::{
-    doctor, expect_cause, expect_healthy, ids,
+    doctor, expect_cause, expect_healthy, follow, ids,
     site::{self, NAME},
 };
 use crate::lab::{Lab, SERVER4, SERVER6};
@@ -124,6 +124,35 @@ fn a_port_that_is_sent_on_to_where_something_listens_lacks_nothing() {
 }
 
 #[test]
+fn a_rule_that_sends_a_port_past_the_server_to_where_nothing_listens_is_the_cause() {
+    let lab = lab();
+    site::site(&lab);
+    // This host's own connections don't meet it.
+    lab.run("iptables -t nat -A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 9443".split(' '));
+    let report = doctor(&lab, &[NAME, "--mode", "full"]);
+    let cause = expect_cause(&report, "online.sent-to-nothing", 521);
+    assert!(text(cause).contains(&format!("to port 443 of {SERVER4} on to port 9443, where nothing")), "{cause:#}");
+    assert!(cause["evidence"][0]["shows"].as_str().unwrap().contains("--to-ports 9443"), "{cause:#}");
+    follow(&lab, &report);
+    expect_healthy(&doctor(&lab, &[NAME, "--mode", "full"]));
+    for sends in ["redirect to :9443".to_owned(), format!("meta nfproto ipv4 dnat ip to {SERVER4}:9443")] {
+        let rules = format!(
+            "table inet site {{ chain pre {{ type nat hook prerouting priority dstnat; tcp dport {{ 80, 443 }} {sends}; }}; }}"
+        );
+        lab.feed(["nft", "-f", "-"], &rules);
+        let report = doctor(&lab, &[NAME]);
+        let cause = expect_cause(&report, "online.sent-to-nothing", 521);
+        assert!(text(cause).starts_with("a rule sends what comes from outside to ports 80 and 443 of"), "{cause:#}");
+        let listens = lab.inside(|| TcpListener::bind("[::]:9443").expect("listen"));
+        expect_healthy(&doctor(&lab, &[NAME]));
+        drop(listens);
+        follow(&lab, &report);
+        expect_healthy(&doctor(&lab, &[NAME]));
+        lab.run(["nft", "delete", "table", "inet", "site"]);
+    }
+}
+
+#[test]
 fn a_server_on_loopback_only_is_the_cause() {
     let lab = lab();
     site::nginx(
@@ -138,6 +167,7 @@ fn a_server_on_loopback_only_is_the_cause() {
         let cause = expect_cause(&report, "online.loopback-only", 521);
         let said = cause["evidence"][0]["shows"].as_str().unwrap();
         assert!(said.contains("127.0.0.1:") && said.contains("nginx (pid "), "{said}");
+        assert_eq!(ids(&report, "warning"), Vec::<&str>::new(), "{report:#}");
     }
 }
 
@@ -206,6 +236,18 @@ fn a_redirect_in_a_circle_is_a_loop_under_any_mode() {
     let report = doctor(&lab, &[NAME]);
     assert_eq!(ids(&report, "cause"), ["online.redirect-loop"], "{report:#}");
     assert!(!report.to_string().contains("secret"), "{report:#}");
+    // Two names that lead to each other are one circle.
+    let lab = self::lab();
+    let www = format!("www.{NAME}");
+    let there = format!("if ($host = {NAME}) {{ return 301 https://{www}/; }}\nreturn 301 https://{NAME}/;");
+    site::nginx(&lab, &site::nginx_site(&there));
+    let report = doctor(&lab, &[NAME, &www, "--mode", "full"]);
+    let causes = report["findings"].as_array().unwrap().iter().filter(|f| f["verdict"] == "cause");
+    assert_eq!(causes.count(), 1, "{report:#}");
+    assert!(
+        text(finding(&report, "online.redirect-loop")).contains(&format!("redirects {NAME} and {www} ")),
+        "{report:#}"
+    );
 }
 
 #[test]

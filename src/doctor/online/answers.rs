@@ -44,14 +44,16 @@ pub(super) fn judge(seen: &Seen, ports: &[&Port]) -> Vec<Finding> {
         let mut well: Vec<&Visit> = Vec::new();
         for (door, visit) in port.doors.iter().flat_map(|d| d.visits.iter().map(move |v| (d, v))) {
             let place = (port, door, visit);
-            let Some(problem) = problem(seen, place, "") else {
+            let Some(problem) = problem(seen, place, Said::default()) else {
                 well.push(visit);
                 continue;
             };
             let who = who(port);
             let same = wrong.iter_mut().find(|(id, by, places)| {
-                let host = places.first().map(|(.., v)| &v.host);
-                *id == problem.id && *by == who && (!seen.named || host == Some(&visit.host))
+                let is_same = |(.., v): &Place<'_>| {
+                    v.host == visit.host || (v.is_circle_of(&visit.host) && visit.is_circle_of(&v.host))
+                };
+                *id == problem.id && *by == who && (!seen.named || places.first().is_some_and(is_same))
             });
             match same {
                 Some((.., places)) => places.push(place),
@@ -68,9 +70,16 @@ pub(super) fn judge(seen: &Seen, ports: &[&Port]) -> Vec<Finding> {
 fn told(seen: &Seen, places: &[Place<'_>]) -> Option<Finding> {
     let mut numbers: Vec<u16> = places.iter().map(|(port, ..)| port.number).collect();
     numbers.dedup();
-    let on = ports(&numbers, "and");
+    let mut names: Vec<&str> = Vec::new();
+    for (.., visit) in places {
+        if !names.contains(&visit.host.as_str()) {
+            names.push(&visit.host);
+        }
+    }
+    let (on, names) = (ports(&numbers, "and"), list(names, "and"));
+    let said = Said { on: &on, names: &names };
     // Of those that are as bad, the first.
-    let problems: Vec<Problem> = places.iter().filter_map(|p| problem(seen, *p, &on)).collect();
+    let problems: Vec<Problem> = places.iter().filter_map(|p| problem(seen, *p, said)).collect();
     let worst = problems.iter().rev().max_by_key(|p| p.verdict)?;
     let mut errors: Vec<u16> = problems.iter().flat_map(|p| p.errors).copied().collect();
     errors.sort_unstable();
@@ -115,7 +124,7 @@ fn answers(port: &Port, well: &[&Visit]) -> Finding {
 }
 
 /// What a problem on this port is to visitors.
-fn weight(seen: &Seen, port: u16) -> Finds {
+pub(super) fn weight(seen: &Seen, port: u16) -> Finds {
     match (seen.mode, port) {
         // Only who comes by http:// gets here, and Cloudflare may redirect all of them.
         (Mode::Full | Mode::Strict, 80) => Finds::Warning,
@@ -125,8 +134,17 @@ fn weight(seen: &Seen, port: u16) -> Finds {
     }
 }
 
-/// What is wrong with an answer, said of the ports `on`.
-fn problem(seen: &Seen, (port, door, visit): Place<'_>, on: &str) -> Option<Problem> {
+/// What the words for a problem are about.
+#[derive(Debug, Clone, Copy, Default)]
+struct Said<'a> {
+    /// `port 80`
+    on: &'a str,
+    /// The sites.
+    names: &'a str,
+}
+
+/// What is wrong with an answer.
+fn problem(seen: &Seen, (port, door, visit): Place<'_>, Said { on, names }: Said<'_>) -> Option<Problem> {
     let host = &visit.host;
     let who = who(port);
     let weight = weight(seen, port.number);
@@ -134,7 +152,7 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, on: &str) -> Option<Prob
     let mend = |problem: Problem, fix: &str| Some(Problem { fix: Some(fix.to_owned()), ..problem });
     let mend_by_log = |problem, fix| mend(problem, fix).map(|p| Problem { logged: true, ..p });
     if visit.loops {
-        return Some(redirect_loop(seen, weight, &who, visit));
+        return Some(redirect_loop(seen, weight, &who, visit, names));
     }
     match &visit.outcome {
         Outcome::Answered(answer) => answered(seen, weight, on, &who, visit, answer),
@@ -221,10 +239,9 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, on: &str) -> Option<Prob
     }
 }
 
-fn redirect_loop(seen: &Seen, weight: Finds, who: &str, visit: &Visit) -> Problem {
+fn redirect_loop(seen: &Seen, weight: Finds, who: &str, visit: &Visit, host: &str) -> Problem {
     const FIX: &str = "choose Full or Full (strict) at Cloudflare (SSL/TLS, Overview) and have a certificate here, or redirect \
                        nothing that comes with `X-Forwarded-Proto: https`";
-    let host = &visit.host;
     let new = |id, verdict, text| Problem { id, verdict, errors: &[], text, fix: Some(FIX.to_owned()), logged: false };
     if visit.tls {
         let how = if visit.trail.iter().any(|url| url.starts_with("http://")) {

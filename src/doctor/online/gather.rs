@@ -21,12 +21,11 @@ use super::{
     visit::{CONNECT, Visit, Visitor},
 };
 use crate::{
-    allowlist::Family,
     doctor::{Context, HTTP_PORTS, HTTPS_PORTS, Mode},
-    engine::verify::Ask as ReachAsk,
+    engine::sent_on::SentOn,
     error::Result,
     host::ListenSocket,
-    plan::Desired,
+    plan::{Desired, Protocol},
     probe::{
         http::Scheme,
         tcp::{Connection, connect},
@@ -97,6 +96,13 @@ pub(super) struct Door {
     pub visits: Vec<Visit>,
 }
 
+impl Door {
+    /// Whether it is worth asking: an answer from where a rule sends nobody says nothing.
+    const fn is_asked(&self) -> bool {
+        matches!(self.way, Way::Socket | Way::SentOn(_))
+    }
+}
+
 /// Where a connection to a door ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
@@ -104,6 +110,8 @@ pub(super) enum Way {
     Socket,
     /// Nothing listens here, and yet it is answered, or sent on: in the words of the rule, if it is known.
     SentOn(Option<String>),
+    /// Where nothing listens, though something does here: a rule sends it there.
+    Astray(Box<SentOn>),
     /// Nowhere.
     Nothing,
 }
@@ -113,12 +121,8 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
     let (origins, foreign) = origins(cx);
     let mut ports: Vec<Port> = cx.ports.iter().map(|p| port(cx, listeners, &origins, *p)).collect();
     wait(knock(&mut ports))?;
-    for port in &mut ports {
-        for door in port.doors.iter_mut().filter(|d| d.way == Way::Nothing) {
-            door.way = sent_on(cx, door.ip, port.number);
-        }
-    }
-    let is_asked = ports.iter().flat_map(|p| &p.doors).any(|d| d.way != Way::Nothing);
+    follow_rules(cx, &mut ports);
+    let is_asked = ports.iter().flat_map(|p| &p.doors).any(Door::is_asked);
     let limits = Arc::new(if is_asked { limits(cx) } else { Limits::default() });
     let limited = wait(ask(cx, &mut ports, limits))?;
     let missing = ports.iter().any(|p| p.doors.iter().all(|d| d.way == Way::Nothing));
@@ -189,7 +193,7 @@ async fn knock(ports: &mut [Port]) {
 async fn ask(cx: &Context<'_>, ports: &mut [Port], limits: Arc<Limits>) -> Vec<Limited> {
     let mut lanes: BTreeMap<IpAddr, Vec<Question>> = BTreeMap::new();
     for (p, port) in ports.iter().enumerate() {
-        let asked = port.doors.iter().enumerate().filter(|(_, d)| d.way != Way::Nothing).take(DOORS);
+        let asked = port.doors.iter().enumerate().filter(|(_, d)| d.is_asked()).take(DOORS);
         for (d, door) in asked {
             let visitors = visitors(cx, SocketAddr::new(door.ip, port.number));
             let questions =
@@ -335,22 +339,36 @@ fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<(Visitor, bool)> {
     pairs.map(visitor).collect()
 }
 
-/// Whether a rule sends what Cloudflare sends there on to elsewhere: to a container, to another port.
-fn sent_on(cx: &Context<'_>, ip: IpAddr, port: u16) -> Way {
-    let family = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
-    let Some(edge) = cx.edge.family(family).next() else { return Way::Nothing };
-    let want =
-        Desired { prefixes: cx.edge.clone(), ports: [port].into(), protocols: cx.session.config.protocols.clone() };
-    let ask = ReachAsk { to: Some(ip), address: Some(edge.network()), ..ReachAsk::default() };
-    let Ok(reach) = cx.session.reach(&want, &ask, &BTreeSet::new()) else { return Way::Nothing };
-    let outcomes = reach.traces.into_iter().flat_map(|t| t.steps).filter(|s| s.matched).map(|s| s.outcome);
-    let mut words = outcomes.filter(|o| o.starts_with("dnat to ") || o.starts_with("redirect to port "));
-    match words.next() {
-        // Sent to a port of this host where nothing listens either.
-        Some(words) => match words.strip_prefix("redirect to port ").and_then(|p| p.parse().ok()) {
-            Some(other) if cx.listening(ip, other).is_empty() => Way::Nothing,
-            _ => Way::SentOn(Some(words)),
-        },
-        None => Way::Nothing,
+/// Looks which doors' connections a rule sends on: to a container, to another port, or to where nothing listens.
+fn follow_rules(cx: &Context<'_>, ports: &mut [Port]) {
+    let at: BTreeSet<IpAddr> = ports.iter().flat_map(|p| &p.doors).map(|d| d.ip).collect();
+    let want = Desired {
+        prefixes: cx.edge.clone(),
+        ports: ports.iter().map(|p| p.number).collect(),
+        protocols: [Protocol::Tcp].into(),
+    };
+    let all = cx.session.sent_on(&want, &Vec::from_iter(at)).unwrap_or_default();
+    for port in ports {
+        for door in &mut port.doors {
+            let Some(sent) = all.iter().find(|s| s.from == SocketAddr::new(door.ip, port.number)) else { continue };
+            match (&door.way, ends_nowhere(cx, sent)) {
+                (Way::Nothing, false) => door.way = Way::SentOn(Some(sent.words.clone())),
+                (Way::Socket, true) => door.way = Way::Astray(Box::new(sent.clone())),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether they are sent to a port of this host where nothing listens.
+fn ends_nowhere(cx: &Context<'_>, sent: &SentOn) -> bool {
+    let mut own = cx.links.iter().flat_map(|l| &l.addresses).map(|a| a.ip);
+    match sent.to {
+        Some(to) => own.any(|ip| ip == to) && cx.listening(to, sent.port).is_empty(),
+        // To the address of the interface by which they came in, whichever that is.
+        None => {
+            let is_like = |ip: &IpAddr| ip.is_ipv4() == sent.from.is_ipv4() && !ip.is_loopback();
+            own.filter(is_like).all(|ip| cx.listening(ip, sent.port).is_empty())
+        }
     }
 }

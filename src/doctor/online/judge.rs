@@ -3,7 +3,7 @@
 //! Belongs here: who listens. Does not: why nothing does (`lacking`), what is answered (`answers`).
 
 use super::{
-    answers,
+    answers, astray,
     gather::{Port, Seen, Way},
     lacking::{nothing_listens, unread_configurations},
     servers,
@@ -54,6 +54,8 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
         return found;
     }
     found.extend(lacking(seen));
+    let used: Vec<&Port> = seen.ports.iter().filter(|p| need(seen, p.number) != Need::None).collect();
+    found.extend(astray::judge(seen, &used));
     found.extend(unread_configurations(seen, &found));
     found.extend(one_family(seen));
     let open: Vec<&Port> = seen.ports.iter().filter(|p| lack(p).is_none()).collect();
@@ -99,9 +101,15 @@ fn lacking(seen: &Seen) -> Vec<Finding> {
         lacks.iter().filter(|(_, l, n)| *l == lack && needs.contains(n)).map(|(p, ..)| *p).collect()
     };
     let mut found = Vec::new();
-    let loopback = of(Lack::Loopback, &[Need::Must]);
+    let mut loopback = of(Lack::Loopback, &[Need::Must]);
+    let beside = of(Lack::Loopback, &[Need::Should]);
     let mut nothing = of(Lack::Nothing, &[Need::Must]);
-    if !loopback.is_empty() {
+    if loopback.is_empty() {
+        found.extend((!beside.is_empty()).then(|| loopback_only(&beside, Finds::Warning)));
+    } else {
+        // One `listen` too few is one cause.
+        loopback.extend(beside);
+        loopback.sort_by_key(|p| p.number);
         found.push(loopback_only(&loopback, Finds::Cause));
         // Either of the two would do where the mode isn't known, and one of them is nearly there.
         if seen.mode == Mode::Unknown && loopback.iter().any(|p| matches!(p.number, 80 | 443)) {
@@ -117,8 +125,6 @@ fn lacking(seen: &Seen) -> Vec<Finding> {
         nothing.sort_by_key(|p| p.number);
         found.push(nothing_listens(seen, &nothing, Finds::Cause));
     }
-    let some = of(Lack::Loopback, &[Need::Should]);
-    found.extend((!some.is_empty()).then(|| loopback_only(&some, Finds::Warning)));
     found.extend(lacks.iter().filter(|(.., need)| *need == Need::Tell).map(|(port, ..)| one_scheme(port)));
     for (port, ..) in lacks.iter().filter(|(.., need)| *need == Need::None) {
         let at = addresses([*port]);
@@ -259,6 +265,8 @@ mod tests {
             (Strict, LOOPBACK, BOTH, vec![(ONLY_LOOPBACK, Warning)]),
             (Full, BOTH, NONE, vec![(NOTHING, Cause)]),
             (Strict, NONE, NONE, vec![(NOTHING, Cause)]),
+            (Full, LOOPBACK, LOOPBACK, vec![(ONLY_LOOPBACK, Cause)]),
+            (Full, NONE, LOOPBACK, vec![(ONLY_LOOPBACK, Cause), (NOTHING, Warning)]),
         ] {
             assert_eq!(found(&seen(mode, &[(80, on_80), (443, on_443)])), expected, "{mode:?} {on_80:?} {on_443:?}");
         }

@@ -28,14 +28,18 @@ pub(super) fn nothing_listens(seen: &Seen, on: &[&Port], verdict: Finds) -> Find
     };
 
     let promises = |s: &Installed| s.promised.on(&numbers).is_some();
+    let has_site = |s: &Installed| !s.promised.sites.is_empty();
     let runs = seen.servers.iter().filter_map(|server| Some((server, server.runs.as_ref()?)));
-    let runs = runs.min_by_key(|(s, at)| Reverse((promises(s), at.on.as_ref().is_none_or(|on| !on.is_empty()))));
+    let runs =
+        runs.min_by_key(|(s, at)| Reverse((promises(s), has_site(s), at.on.as_ref().is_none_or(|on| !on.is_empty()))));
     // Where something else serves already, the site runs on none that is stopped.
     let open = seen.ports.iter().any(|p| lack(p).is_none());
     let mut stopped: Vec<&Installed> = seen.servers.iter().filter(|s| s.runs.is_none() && !open).collect();
     stopped.sort_by_key(|s| Reverse((!s.promised.sites.is_empty(), s.enabled, promises(s), s.broken.is_none())));
+    // Starting one that has not the site would put its default page online.
     let is_meant = |s: &Installed| {
-        promises(s) && (s.enabled || !s.promised.sites.is_empty()) && !runs.is_some_and(|(r, _)| promises(r))
+        let is_better = |r: &Installed| promises(r) || (has_site(r) && !has_site(s));
+        promises(s) && (s.enabled || has_site(s)) && !runs.is_some_and(|(r, _)| is_better(r))
     };
     match (runs, stopped.as_slice()) {
         (Some((server, at)), [first, ..]) if is_meant(first) => {
@@ -63,6 +67,13 @@ fn elsewhere(found: &dyn Fn(&str) -> Finding, server: &Installed, at: &Running, 
     let name = server.server.name;
     let find_listen = server.server.find_listen;
     let mut text = format!(", though {name} {}", listens(at));
+    let mut serves: Vec<u16> = server.promised.serves.iter().map(|(port, _)| *port).collect();
+    serves.sort_unstable();
+    serves.dedup();
+    if !serves.is_empty() {
+        let sites = list(&server.promised.sites, "and");
+        text.push_str(&format!(", where it serves {sites} by its configuration ({})", ports(&serves, "and")));
+    }
     if server.broken.is_some() {
         text.push_str(", and its configuration has an error");
     }
@@ -82,6 +93,22 @@ fn elsewhere(found: &dyn Fn(&str) -> Finding, server: &Installed, at: &Running, 
             format!("reload {name}: by its configuration it listens on port {port}, which it has not read yet"),
             reload,
         );
+    }
+    if let Some((_, place)) = server.promised.serves.first() {
+        let plain = |port: &u16| !HTTPS_PORTS.contains(port);
+        let lines = numbers.iter().map(|p| format!("`listen {p}{};`", if plain(p) { "" } else { " ssl" }));
+        let ask: Vec<String> = serves.iter().map(|p| format!("--port {p}")).collect();
+        let fix = format!(
+            "write {} beside `listen` there (and the same with `[::]:` for IPv6), and reload it; if visitors are to use \
+             the other {}, ask with `{}`",
+            list(lines, "and"),
+            if ask.len() == 1 { "port" } else { "ports" },
+            ask.join(" ")
+        );
+        let file = place.rsplit_once(" line ").and_then(|(file, line)| Some((shlex::try_quote(file).ok()?, line)));
+        let edit =
+            file.map_or_else(|| find_listen.to_owned(), |(file, line)| format!("${{EDITOR:-vi}} +{line} {file}"));
+        return f.seen(place.clone(), ports(&serves, "and")).mend_by(fix, edit);
     }
     let with = if numbers.iter().any(|p| HTTPS_PORTS.contains(p)) { ", with a certificate for TLS" } else { "" };
     let is_unix = |on: &String| on.starts_with("unix:");
@@ -225,7 +252,10 @@ mod tests {
 
     fn with_port(port: u16, sites: &[&str], server: Installed) -> Installed {
         let sites = sites.iter().map(|&site| site.to_owned()).collect();
-        Installed { promised: Promised { listens: vec![(port, "/etc/x line 3".into())], sites }, ..server }
+        Installed {
+            promised: Promised { listens: vec![(port, "/etc/x line 3".into())], sites, serves: Vec::new() },
+            ..server
+        }
     }
 
     /// The end of the text, the fix and the command.
@@ -298,6 +328,21 @@ mod tests {
         assert_eq!(end, ": Apache is installed and doesn't run; nginx runs (pid 7) and listens on 127.0.0.1:8080 only");
         assert_eq!(command, "service apache2 start");
         assert!(told(vec![other(), with_port(443, &[], server("apache2"))]).0.starts_with(", though nginx runs"));
+    }
+
+    #[test]
+    fn one_that_serves_the_site_elsewhere_comes_before_another_one_that_is_started_at_boot() {
+        let mut site = with_port(8443, &["shop.example"], running("nginx", &["0.0.0.0:8443"]));
+        site.promised.serves = site.promised.listens.clone();
+        let other = Installed { enabled: true, ..with_port(80, &[], server("apache2")) };
+        let (end, fix, command) = told(vec![other, site]);
+        assert!(
+            end.ends_with(
+                "listens on 0.0.0.0:8443 only, where it serves shop.example by its configuration (port 8443)"
+            )
+        );
+        assert!(fix.starts_with("write `listen 80;` and `listen 443 ssl;` beside `listen` there"), "{fix}");
+        assert_eq!(command, "${EDITOR:-vi} +3 /etc/x");
     }
 
     #[test]

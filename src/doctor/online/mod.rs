@@ -9,6 +9,7 @@
 //! server doesn't even say hello. Does not: packet filters (`firewall`), handshakes that fail (`tls`), which address a name points to (`dns`), why a server has no room (`resources`).
 
 mod answers;
+mod astray;
 mod gather;
 mod judge;
 mod lacking;

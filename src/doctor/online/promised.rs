@@ -14,6 +14,8 @@ pub(super) struct Promised {
     pub listens: Vec<(u16, String)>,
     /// Those of the sites that were asked about that it has.
     pub sites: Vec<String>,
+    /// The ports on which these sites would be served, each with the place that says so; known of nginx only.
+    pub serves: Vec<(u16, String)>,
 }
 
 impl Promised {
@@ -28,29 +30,44 @@ const HTTP: u16 = 80;
 
 pub(super) fn nginx(said: &Said, hosts: &[String]) -> Promised {
     let mut promised = Promised::default();
-    // Each `server` of HTTP, and whether it says where to listen.
-    let mut servers: Vec<(&Directive, bool)> = Vec::new();
+    // Each `server` of HTTP, whether it says where to listen, where that is, and whether it is for one of the sites.
+    let mut servers: Vec<Block<'_>> = Vec::new();
     for directive in &said.directives {
         let mut around = said.around_of(directive).filter(|head| !head.is("if"));
         let (Some(server), Some(http)) = (around.next(), around.next()) else { continue };
         if !(server.is("server") && http.is("http")) {
             continue;
         }
-        let says = directive.is("listen");
-        match servers.iter_mut().find(|(head, _)| std::ptr::eq(*head, server)) {
-            Some((_, said)) => *said |= says,
-            None => servers.push((server, says)),
+        let known = servers.iter().position(|block| std::ptr::eq(block.head, server));
+        let at = known.unwrap_or(servers.len());
+        if known.is_none() {
+            servers.push(Block { head: server, says: false, listens: Vec::new(), is_asked: false });
         }
-        if says {
-            promised.listens.extend(port(directive.value()).map(|port| (port, directive.place())));
+        let Some(block) = servers.get_mut(at) else { continue };
+        if directive.is("listen") {
+            block.says = true;
+            let here = port(directive.value()).map(|port| (port, directive.place()));
+            block.listens.extend(here.clone());
+            promised.listens.extend(here);
         }
         if directive.is("server_name") {
-            add_sites(&mut promised, directive.words.iter().skip(1), hosts);
+            let names = directive.words.iter().skip(1);
+            block.is_asked |= names.clone().any(|name| hosts.iter().any(|host| is_for(name, host)));
+            add_sites(&mut promised, names, hosts);
         }
     }
-    let silent = servers.iter().filter(|(_, says)| !says);
-    promised.listens.extend(silent.map(|(server, _)| (HTTP, server.place())));
+    let silent = servers.iter().filter(|block| !block.says);
+    promised.listens.extend(silent.map(|block| (HTTP, block.head.place())));
+    promised.serves = servers.into_iter().filter(|block| block.is_asked).flat_map(|block| block.listens).collect();
     promised
+}
+
+/// A `server` of nginx.
+struct Block<'a> {
+    head: &'a Directive,
+    says: bool,
+    listens: Vec<(u16, String)>,
+    is_asked: bool,
 }
 
 pub(super) fn apache(said: &Said, hosts: &[String]) -> Promised {
@@ -130,6 +147,16 @@ mod tests {
         assert_eq!(promised.on(&[80, 443]).unwrap().1, "/etc/nginx/nginx.conf line 3");
         assert_eq!(promised.on(&[5432]), None);
         assert_eq!(promised.sites, ["www.shop.example"]);
+        assert_eq!(promised.serves, []);
+    }
+
+    #[test]
+    fn it_is_known_where_nginx_serves_the_sites() {
+        let said = said_by_nginx(
+            "http {\n server { server_name shop.example;\n listen 8443 ssl; listen 127.0.0.1:81; }\n server { listen 82; }\n}",
+        );
+        let promised = nginx(&said, &["shop.example".to_owned()]);
+        assert_eq!(promised.serves, [(8443, "/etc/nginx/nginx.conf line 3".to_owned())]);
     }
 
     #[test]

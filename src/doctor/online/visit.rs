@@ -76,6 +76,12 @@ impl Visit {
     pub fn is_redirected(&self) -> bool {
         self.trail.len() > 1 || self.outcome.answer().is_some_and(|a| a.location.is_some())
     }
+
+    /// Whether it goes in a circle, and this site is one of its stations.
+    pub fn is_circle_of(&self, host: &str) -> bool {
+        let of = |url: &String| Url::parse(url).is_ok_and(|url| url.host_str() == Some(host));
+        self.loops && self.trail.iter().any(of)
+    }
 }
 
 impl Visitor {
