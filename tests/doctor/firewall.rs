@@ -77,6 +77,15 @@ fn a_ban_of_fail2bans_is_named_with_its_jail_and_what_lifts_it() {
     assert!(cause["text"].as_str().is_some_and(|t| t.contains("fail2ban (jail door)")), "{cause:#}");
     let next = report["conclusion"]["next"].as_str().unwrap_or_default();
     assert!(next.starts_with("fail2ban-client set door unbanip"), "{next}");
+
+    // What was done to another tool says nothing of this one.
+    lab.run(["fail2ban-client", "set", "door", "unbanip", EDGE4, EDGE6]);
+    lab.edgeallow(["sync", "--backend", "nftables"]).expect_ok();
+    let report = doctor(&lab, &[]);
+    assert!(!ids(&report, "warning").contains(&"firewall.drift"), "{report:#}");
+    let drift = |f: &&Value| f["id"] == "firewall.drift" && f["text"].as_str().is_some_and(|t| t.contains("fail2ban"));
+    let found = report["findings"].as_array().expect("findings").iter().find(drift).expect("a note");
+    assert!(found["text"].as_str().is_some_and(|t| t.contains("has not been run for fail2ban yet")), "{found:#}");
 }
 
 fn expect_denied(report: &Value, id: &str, file: &str) {

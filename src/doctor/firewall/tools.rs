@@ -21,9 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TURNED_AWAY: [(&str, &str); 2] = [("csf-blocks-cloudflare", "csf"), ("fail2ban-wide-ban", "fail2ban")];
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
-    let applied = cx.session.store.load(false).is_ok_and(|loaded| !loaded.state.backends.is_empty());
+    // What another backend holds says nothing of this one.
+    let applied = cx.session.store.load(false).map(|loaded| loaded.state.backends).unwrap_or_default();
     let mut found: Vec<Finding> =
-        cx.backends.iter().flat_map(|b| backend(b, applied, is_caught_by(cx, b.name))).collect();
+        cx.backends.iter().flat_map(|b| backend(b, applied.contains_key(b.name), is_caught_by(cx, b.name))).collect();
     found.extend(cx.told.iter().map(|warning| told(warning, &|tool| is_caught_by(cx, tool))));
     found.extend(crowdsec(cx));
     found
@@ -78,7 +79,7 @@ fn backend(b: &BackendReport, applied: bool, caught: bool) -> Vec<Finding> {
             } else {
                 format!("edgeallow has not been run for {} yet: it would make {changes}", b.name)
             };
-            // Where edgeallow was never run, nothing has drifted.
+            // Where edgeallow was never run for it, nothing has drifted.
             let verdict = if applied { Finds::Warning } else { Finds::Note };
             let id = if b.name == "mod_evasive" { EVASIVE.0 } else { "firewall.drift" };
             found.push(
