@@ -76,8 +76,14 @@ pub(super) struct Site<'s> {
     pub nets: Vec<IpNet>,
     /// The rules that turn somebody away: where, and what they say.
     pub seen: Vec<(String, String)>,
-    /// What to do instead of taking a rule out, where that isn't the way.
-    pub instead: Option<String>,
+    /// What to do about the rule that turns this address away: a sentence, with the file.
+    pub mend: Box<dyn Fn(IpAddr) -> Mend + 's>,
+}
+
+/// What to do about a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mend {
+    pub what: String,
     /// The file to mend.
     pub file: PathBuf,
 }
@@ -108,6 +114,11 @@ fn points(range: IpNet, nets: &[IpNet]) -> Vec<IpAddr> {
 impl Site<'_> {
     fn fate(&self, ip: IpAddr) -> Fate {
         (self.rules)(Client { ip, own: false })
+    }
+
+    /// One address of these ranges that is turned away.
+    pub fn example(&self, denied: &[IpNet]) -> Option<IpAddr> {
+        denied.iter().flat_map(|range| points(*range, &self.nets)).find(|ip| self.fate(*ip) == Fate::Out)
     }
 
     /// Whom it turns away, of Cloudflare's ranges and this machine's own addresses.

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use self::{
-    access::{Site, Turned, asked},
+    access::{Asked, Mend, Site, Turned, asked},
     apache::Apache,
 };
 use super::finding;
@@ -38,8 +38,7 @@ struct Server {
     programs: [&'static str; 2],
     /// The finding.
     denies: &'static str,
-    /// How one lets a range in, and has that read.
-    let_in: &'static str,
+    /// How one has a changed configuration read.
     reload: &'static str,
 }
 
@@ -47,14 +46,12 @@ const NGINX: Server = Server {
     name: "nginx",
     programs: ["nginx", "openresty"],
     denies: "firewall.nginx-denies",
-    let_in: "`allow`",
     reload: "`nginx -t` and `systemctl reload nginx`",
 };
 const APACHE: Server = Server {
     name: "Apache",
     programs: ["apache", "httpd"],
     denies: "firewall.apache-denies",
-    let_in: "`Require ip`",
     reload: "`apachectl -t` and `systemctl reload apache2`",
 };
 
@@ -112,7 +109,8 @@ fn whom(denied: &[IpNet], edge: &Prefixes) -> String {
 /// What the sites that are asked about deny.
 fn denials(server: &Server, sites: &[Site<'_>], asking: &Asking<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
-    for of_a_name in asked(sites, asking.doors, asking.hosts, asking.mode) {
+    let all = asked(sites, asking.doors, asking.hosts, asking.mode);
+    for of_a_name in &all {
         let judged = of_a_name.iter().filter_map(|one| Some((sites.get(one.site)?, one.port)));
         let judged: Vec<(&Site<'_>, u16, Turned)> =
             judged.map(|(site, port)| (site, port, site.turned(asking.edge, asking.own))).collect();
@@ -130,12 +128,28 @@ fn denials(server: &Server, sites: &[Site<'_>], asking: &Asking<'_>) -> Vec<Find
                     let mut names: Vec<&[String]> = judged.iter().map(|(site, ..)| &site.names[..]).collect();
                     names.sort_unstable();
                     names.dedup();
+                    // What is denied to one name by a rule may be denied to another by the same.
+                    let by_it = |one: &&Asked| {
+                        sites.get(one.site).is_some_and(|other| {
+                            other.seen == site.seen && is_bad(&other.turned(asking.edge, asking.own))
+                        })
+                    };
+                    let to = asking.hosts.iter().zip(&all).filter(|(_, of)| of.iter().any(|one| by_it(&one)));
+                    let to: Vec<&str> = to.map(|(host, _)| host.as_str()).collect();
                     let (verdict, before) = match (others, open) {
-                        (true, _) => (Finds::Warning, format!("one of {}'s {} sites: ", server.name, names.len())),
+                        (true, _) => {
+                            let name = site.names.first().map_or_else(String::new, |name| format!(", {name}"));
+                            (Finds::Warning, format!("one of {}'s {} sites{name}: ", server.name, names.len()))
+                        }
                         (false, true) => (Finds::Warning, "on port 80 only: ".to_owned()),
                         (false, false) => (Finds::Cause, String::new()),
                     };
-                    denied(server, site, bad, asking.edge, verdict, &before)
+                    let of = if to.len() < asking.hosts.len() {
+                        format!(" for {}", to.join(" and "))
+                    } else {
+                        String::new()
+                    };
+                    denied(server, site, bad, asking.edge, verdict, (&before, &of))
                 }
             };
             if !found.iter().any(|f| f.id == next.id && f.evidence == next.evidence) {
@@ -146,28 +160,36 @@ fn denials(server: &Server, sites: &[Site<'_>], asking: &Asking<'_>) -> Vec<Find
     found
 }
 
-fn denied(server: &Server, site: &Site<'_>, turned: &Turned, edge: &Prefixes, verdict: Finds, before: &str) -> Finding {
-    let Server { name, let_in, reload, .. } = server;
-    let file = site.file.display();
+fn denied(
+    server: &Server,
+    site: &Site<'_>,
+    turned: &Turned,
+    edge: &Prefixes,
+    verdict: Finds,
+    (before, of): (&str, &str),
+) -> Finding {
+    let Server { name, .. } = server;
+    let edges: Vec<IpNet> = edge.iter().collect();
+    let example = site.example(if let Turned::Edge(denied) = turned { denied } else { &edges });
+    let Mend { what, file } = (site.mend)(example.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)));
+    // What stands there is read anew with each request.
+    let is_read = file.file_name().is_some_and(|name| name == ".htaccess");
+    let reload = if is_read { String::new() } else { server.reload.to_owned() };
     let (text, fix) = match turned {
         Turned::Edge(denied) => (
-            format!("{before}{name} denies {}: its visitors see 403 Forbidden", whom(denied, edge)),
-            match &site.instead {
-                Some(instead) => format!("{instead} in {file}, then {reload}"),
-                None => format!(
-                    "take the line out of {file}, or let Cloudflare's ranges in before it ({let_in}, one a line; `edgeallow \
-                     fetch` prints them), then {reload}"
-                ),
-            },
+            format!("{before}{name} denies {}{of}: its visitors see 403 Forbidden", whom(denied, edge)),
+            if is_read { what } else { format!("{what}, then {reload}") },
         ),
         // By then the address is the visitor's own, and none of Cloudflare's any more.
         _ => (
             format!(
-                "{before}{name} lets in Cloudflare's addresses only, after it has put the visitors' in their place: all of \
-                 them see 403 Forbidden"
+                "{before}{name} lets in Cloudflare's addresses only{of}, after it has put the visitors' in their place: all \
+                 of them see 403 Forbidden"
             ),
             format!(
-                "take the list out of {file}: a packet filter keeps others away as well (`edgeallow sync`). Then {reload}"
+                "take the list out of {}: a packet filter keeps others away as well (`edgeallow sync`){}",
+                file.display(),
+                if is_read { String::new() } else { format!(". Then {reload}") }
             ),
         ),
     };
@@ -378,6 +400,61 @@ mod tests {
         assert_eq!(causes(config, &[]), Vec::<String>::new(), "a warning: which site is meant can't be told");
         assert_eq!(causes(config, &["www.example"]), Vec::<String>::new());
         assert_eq!(causes(config, &["intern.example"]).len(), 1);
+    }
+
+    #[test]
+    fn the_site_that_denies_is_named_where_there_are_others() {
+        let config = "http { server { server_name shop.example; } server { server_name admin.example; deny all; } }";
+        let denied = "nginx denies all of Cloudflare";
+        let forbidden = ": its visitors see 403 Forbidden";
+        let causes = |hosts: &[&str]| causes(config, hosts);
+        assert_eq!(causes(&["shop.example", "admin.example"]), [format!("{denied} for admin.example{forbidden}")]);
+        assert_eq!(causes(&["admin.example"]), [format!("{denied}{forbidden}")]);
+        let found = nginx(&said_by_nginx(config), &asking(&edge()));
+        assert_eq!(found[0].text, format!("one of nginx's 2 sites, admin.example: {denied}{forbidden}"));
+        let both = "http { deny all; server { server_name a.example; } server { server_name b.example; } server { \
+                    server_name c.example; allow all; } }";
+        let hosts = ["a.example", "b.example", "c.example"].map(str::to_owned);
+        let found = nginx(&said_by_nginx(both), &Asking { hosts: &hosts, ..asking(&edge()) });
+        let texts: Vec<&str> = found.iter().map(|f| f.text.as_str()).collect();
+        assert_eq!(texts, [format!("{denied} for a.example and b.example{forbidden}")]);
+    }
+
+    #[test]
+    fn what_mends_it_depends_on_the_rule() {
+        let edge = edge();
+        let fix = |config: &str, htaccess: Option<&str>| {
+            let said = said_by_apache(&format!("DocumentRoot /var/www\n{config}"));
+            let read =
+                |path: &std::path::Path| Ok(htaccess.filter(|_| path.starts_with("/var/www")).map(str::to_owned));
+            let mut found = apache(&Apache::new(&said, &read), &said, &asking(&edge));
+            found.pop().and_then(|f| f.fix).map(|f| f.text).unwrap_or_default()
+        };
+        let location = |rules: &str| fix(&format!("<Location />\n{rules}\n</Location>"), None);
+        let out = "take Cloudflare's ranges out of the line that names them";
+        let add = "add Cloudflare's ranges to the line with `Require ip`";
+        for (rules, wanted) in [
+            ("<RequireAll>\nRequire all granted\nRequire not ip 104.16.0.0/13\n</RequireAll>", out),
+            ("<RequireAll>\nRequire ip 10.0.0.0/8 104.0.0.0/8\nRequire not ip 104.16.0.0/13\n</RequireAll>", out),
+            (
+                "<RequireAll>\nRequire all granted\n<RequireNone>\nRequire ip 104.16.0.0/13\n</RequireNone>\n</RequireAll>",
+                out,
+            ),
+            ("Require ip 173.245.48.0/20 10.0.0.0/8", add),
+            ("<RequireAll>\nRequire ip 10.0.0.0/8\n</RequireAll>", add),
+            ("Require all denied", "put `Require ip` with all"),
+            ("Deny from 104.16.0.0/13", "take Cloudflare's ranges out of `Deny from`"),
+            ("Order Deny,Allow\nDeny from all\nAllow from 10", "let Cloudflare's ranges in with `Allow from`"),
+            ("Order Allow,Deny\nAllow from 10", "let Cloudflare's ranges in with `Allow from`"),
+            ("Order Allow,Deny\nAllow from all\nDeny from 104.16", "take Cloudflare's ranges out of `Deny from`"),
+        ] {
+            let said = location(rules);
+            assert!(said.starts_with(wanted) && said.ends_with("`systemctl reload apache2`"), "{rules}: {said}");
+            assert!(!said.contains("before it"), "{said}");
+        }
+        let all = "<Directory /var/www>\nAllowOverride All\n</Directory>";
+        let said = fix(all, Some("Require ip 10.0.0.0/8"));
+        assert!(said.starts_with(add) && said.contains("/var/www/.htaccess") && !said.contains("reload"), "{said}");
     }
 
     #[test]

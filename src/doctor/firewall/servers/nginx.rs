@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::access::{Client, Fate, Shown, Site, is_about_all, net};
+use super::access::{Client, Fate, Mend, Shown, Site, is_about_all, net};
 use crate::{
     allowlist::Prefixes,
     doctor::directives::{Directive, Said},
@@ -42,6 +42,7 @@ fn site<'s>(said: &'s Said, server: &'s Directive) -> Site<'s> {
     let any = nearest(said, &scope, |d| d.is("satisfy")).first().is_some_and(|d| d.value() == "any");
     let redirects = scope.iter().take(1 + usize::from(location.is_some()));
     let denies = rules.iter().filter(|d| d.is("deny")).take(3);
+    let file = rules.first().unwrap_or(&server).file.clone();
     Site {
         names: names(said, server),
         at,
@@ -50,8 +51,14 @@ fn site<'s>(said: &'s Said, server: &'s Directive) -> Site<'s> {
         shown: shown(said, &scope),
         nets: first_match.iter().filter_map(|(_, net)| *net).collect(),
         seen: denies.map(|d| (d.place(), d.words.join(" "))).collect(),
-        instead: None,
-        file: rules.first().unwrap_or(&server).file.clone(),
+        mend: Box::new(move |_| Mend {
+            what: format!(
+                "take the line out of {}, or let Cloudflare's ranges in before it (`allow`, one a line; `edgeallow fetch` \
+                 prints them)",
+                file.display()
+            ),
+            file: file.clone(),
+        }),
         rules: Box::new(move |client: Client| {
             let decides = |(_, net): &&(bool, Option<IpNet>)| net.is_none_or(|net| net.contains(&client.ip));
             match first_match.iter().find(decides) {

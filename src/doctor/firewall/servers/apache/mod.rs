@@ -13,6 +13,7 @@ mod words;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use ipnet::IpNet;
@@ -22,7 +23,7 @@ use self::{
     words::{Overrides, Section, is_version, listen, shortened},
 };
 use super::{
-    access::{Client, Shown, Site, is_about_all, net},
+    access::{Client, Mend, Shown, Site, is_about_all, net},
     nginx::TELLING,
 };
 use crate::doctor::directives::{Directive, Said, apache_lines, is_loaded};
@@ -125,11 +126,19 @@ impl<'s> Apache<'s> {
             Some(host) => host.words.iter().skip(1).map(|w| listen(w.trim_end_matches('>'))).collect(),
             None => vec![(None, None)],
         };
+        let rules = Rc::new(rules);
         let mut seen = rules.seen();
         // The package's own `<Directory />` has to stay.
         let by_default = seen.first().is_some_and(|d| self.is_about_root(d));
         let folder = if by_default { self.says(host, "DocumentRoot") } else { Vec::new() };
         let file = folder.first().or(seen.first()).copied().or(host).map_or_else(PathBuf::new, |d| d.file.clone());
+        let folders = folder.first().map(|d| {
+            let file = d.file.display();
+            format!(
+                "let visitors into the site's folder: `<Directory {}>` with `Require all granted` in {file}",
+                d.value()
+            )
+        });
         seen.truncate(3);
         seen.extend(folder.first());
         Site {
@@ -140,10 +149,13 @@ impl<'s> Apache<'s> {
             shown: self.shown(host),
             nets: rules.nets(),
             seen: seen.iter().map(|d| (d.place(), shortened(&d.words))).collect(),
-            instead: folder.first().map(|d| {
-                format!("let visitors into the site's folder: `<Directory {}>` with `Require all granted`", d.value())
-            }),
-            file,
+            mend: {
+                let rules = Rc::clone(&rules);
+                Box::new(move |ip| match &folders {
+                    Some(what) => Mend { what: what.clone(), file: file.clone() },
+                    None => rules.mend(Client { ip, own: false }, &file),
+                })
+            },
             rules: Box::new(move |client: Client| fate(&rules, client)),
         }
     }

@@ -6,11 +6,11 @@
 //!
 //! Belongs here: single rules, and joining them. Does not: which sections hold (`super`).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use ipnet::IpNet;
 
-use super::super::access::{Client, Fate, net};
+use super::super::access::{Client, Fate, Mend, net};
 use crate::doctor::directives::Directive;
 
 /// What a rule says of a client.
@@ -92,6 +92,15 @@ impl Tree {
                 let turn = |word| if word == Word::Granted { Word::Denied } else { Word::Neutral };
                 rule.says(client).into_iter().map(turn).collect()
             }
+        }
+    }
+
+    /// Whether a rule of those that refuse names this client: `Require not`, what stands in `<RequireNone>`.
+    fn forbids(&self, client: Client) -> bool {
+        match self {
+            Self::All(rules) | Self::Any(rules) => rules.iter().any(|rule| rule.forbids(client)),
+            Self::Not(rule) => rule.says(client).contains(&Word::Granted),
+            _ => false,
         }
     }
 
@@ -190,6 +199,25 @@ impl Compat {
         is
     }
 
+    /// What lets this client in, which is refused. The order of the lines means nothing.
+    fn mend(&self, client: Client, file: &str) -> String {
+        let is = |who: &Who| *who == Who::Everybody || matches!(who, Who::Net(net) if net.contains(&client.ip));
+        let line = "let Cloudflare's ranges in with `Allow from`";
+        match (self.order, self.denies.iter().any(is)) {
+            (Order::DenyAllow, _) if self.denies.contains(&Who::Everybody) => {
+                format!("{line} in {file} too (`edgeallow fetch` prints them)")
+            }
+            (Order::DenyAllow, _) => format!(
+                "take Cloudflare's ranges out of `Deny from` in {file}, or {line}, which wins under `Order Deny,Allow` \
+                 (`edgeallow fetch` prints them)"
+            ),
+            (_, true) => format!(
+                "take Cloudflare's ranges out of `Deny from` in {file}: no `Allow from` wins against it under this `Order`"
+            ),
+            (_, false) => format!("{line} in {file} too (`edgeallow fetch` prints them)"),
+        }
+    }
+
     /// Whether it lets the client in.
     fn lets_in(&self, client: Client) -> Option<bool> {
         if self.unknown {
@@ -281,6 +309,38 @@ impl Rules {
         let named = self.compat.iter().flat_map(|c| c.allows.iter().chain(&c.denies));
         nets.extend(named.filter_map(|who| if let Who::Net(net) = who { Some(*net) } else { None }));
         nets
+    }
+
+    /// What to do about what turns this client away; in `file`, if it can't be told where that stands.
+    pub(super) fn mend(&self, client: Client, file: &Path) -> Mend {
+        let at = |is: &dyn Fn(&Directive) -> bool| {
+            let there = self.seen().into_iter().find(|d| is(d));
+            there.map_or_else(|| file.to_owned(), |d| d.file.clone())
+        };
+        if let Some(compat) = self.compat.as_ref().filter(|c| c.lets_in(client) == Some(false)) {
+            let file = at(&|d| !d.is("Require"));
+            return Mend { what: compat.mend(client, &file.display().to_string()), file };
+        }
+        let file = at(&|d| d.is("Require"));
+        let name = file.display();
+        // Several lines in a container may all have to hold; the addresses of one line are one rule.
+        let what = if self.tree.as_ref().is_some_and(|tree| tree.forbids(client)) {
+            format!(
+                "take Cloudflare's ranges out of the line that names them in {name} (what `Require not` or `<RequireNone>` \
+                 refuses, no other line lets in)"
+            )
+        } else if self.at.iter().any(|d| d.is("Require") && d.value().eq_ignore_ascii_case("ip")) {
+            format!(
+                "add Cloudflare's ranges to the line with `Require ip` in {name}, on that very line (`edgeallow fetch` \
+                 prints them)"
+            )
+        } else {
+            format!(
+                "put `Require ip` with all of Cloudflare's ranges on one line (`edgeallow fetch` prints them), or `Require \
+                 all granted`, in the place of the line that refuses in {name}"
+            )
+        };
+        Mend { what, file }
     }
 
     /// The directives to look at, those that refuse first, without those that let everybody in.
