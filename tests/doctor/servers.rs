@@ -5,7 +5,10 @@
 use serde_json::Value;
 
 use super::{doctor, ids, site};
-use crate::lab::{EDGES, Lab};
+use crate::{
+    above::mod_evasive,
+    lab::{EDGES, Lab},
+};
 
 /// The rows: their formats are told at their beginnings.
 const APACHE: &str = include_str!("samples/apache_access.txt");
@@ -156,6 +159,13 @@ fn nginx_denies_what_the_doctor_says_it_denies() {
         assert_eq!(forbidden(&report), ["skipped"], "{row} {report:#}");
         assert_eq!(ids(&report, "note").contains(&"firewall.own-denied"), row != "all", "{row} {report:#}");
     }
+    // Whose limits there are in another server, which doesn't run, has nothing to do with it.
+    mod_evasive::install(&lab);
+    let report = of(&lab, "whole-list");
+    let findings = super::list(&report["findings"]);
+    let said = findings.iter().find(|f| f["id"] == "online.forbidden").expect("the refusal");
+    assert!(!said["text"].as_str().unwrap_or_default().contains("visitors"), "{said:#}");
+    assert!(findings.iter().all(|f| f["id"] != "online.limited"), "{report:#}");
     let unnamed = doctor(&lab, &["--port", "80"]);
     assert_eq!(ids(&unnamed, "cause"), [""; 0], "{unnamed:#}");
     assert!(ids(&unnamed, "warning").contains(&"firewall.nginx-denies"), "{unnamed:#}");

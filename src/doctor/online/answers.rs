@@ -19,6 +19,8 @@ use crate::{
 
 /// An answer that takes longer will take too long under load: Cloudflare gives up after 120 s.
 const SLOW: Duration = Duration::from_secs(5);
+/// What is said of a refusal, before what visitors may make of it.
+pub(super) const OWN_REQUEST: &str = " to this machine's own request";
 /// How much evidence is shown of one problem.
 const SHOWN: usize = 4;
 
@@ -325,8 +327,8 @@ fn answered(seen: &Seen, weight: Finds, on: &str, who: &str, visit: &Visit, answ
         let (status, what) =
             if answer.status == 401 { ("401", "asks for a password") } else { ("403 Forbidden", "turns it away") };
         let text = format!(
-            "{who} answers {status} for {host} on {on} to this machine's own request: it {what}, and likely visitors by way \
-             of Cloudflare too, unless it looks at the client's address"
+            "{who} answers {status} for {host} on {on}{OWN_REQUEST}: it {what}, and likely visitors by way of Cloudflare \
+             too, unless it looks at the client's address"
         );
         let fix = "see in its log why; if it isn't meant, look for rules (nginx: `deny`, `return 403` after `if`, `geo` or \
                    `map`; Apache: `Require`, `Deny`, `[F]` of a RewriteRule, a `.htaccess`) and for a folder without an index \

@@ -32,6 +32,9 @@ const SLOW: Duration = Duration::from_millis(1100);
 const SLOWEST: Duration = Duration::from_millis(2100);
 /// How long all pauses at one address may be together.
 const TOGETHER: Duration = Duration::from_secs(20);
+/// What the names of the servers' processes begin with.
+const NGINX: [&str; 2] = ["nginx", "openresty"];
+const APACHE: [&str; 2] = ["apache", "httpd"];
 /// How much evidence is shown.
 const SHOWN: usize = 4;
 
@@ -78,12 +81,28 @@ pub(super) struct Limited {
 /// The limits that are configured here.
 pub(super) fn limits(cx: &Context<'_>) -> Limits {
     let nginx = cx.configs.nginx();
-    let mut all = in_nginx(nginx);
-    let apache = cx.configs.apache();
     let known = |state| matches!(state, BackendState::InSync | BackendState::Planned | BackendState::Pending);
     let evasive = cx.backends.iter().any(|b| b.name == "mod_evasive" && known(b.state));
-    all.extend(in_apache(apache, evasive));
+    let listeners = cx.listeners.as_deref().unwrap_or_default();
+    let runs = |programs: &[&str]| {
+        let names: Vec<Vec<&str>> =
+            listeners.iter().map(|s| s.programs.iter().map(|p| p.name.as_str()).collect()).collect();
+        may_run(programs, &names)
+    };
+    let mut all = Vec::new();
+    if runs(&NGINX) {
+        all.extend(in_nginx(nginx));
+    }
+    // Behind a proxy of this machine it listens on another port.
+    if runs(&APACHE) {
+        all.extend(in_apache(cx.configs.apache(), evasive));
+    }
     Limits { all, has_pages: nginx.directives.iter().any(|d| d.is("error_page")) }
+}
+
+/// Whether one of these programs listens, as far as it may be seen who does.
+fn may_run(programs: &[&str], listening: &[Vec<&str>]) -> bool {
+    listening.iter().any(|names| names.is_empty() || names.iter().any(|n| programs.iter().any(|p| n.starts_with(p))))
 }
 
 fn in_nginx(said: &Said) -> Vec<Limit> {
@@ -171,7 +190,7 @@ impl Limits {
         self.all.iter().find(|limit| {
             answer.status == limit.status
                 && limit.path.as_ref().is_none_or(|path| asked.starts_with(path))
-                && (!limit.is_nginx || self.has_pages || is_short_page(answer))
+                && if limit.is_nginx { self.has_pages || is_short_page(answer) } else { !is_nginxs(answer) }
         })
     }
 
@@ -187,6 +206,12 @@ impl Limits {
 /// nginx's own page, in all of its builds; what is cut off may be one.
 fn is_short_page(answer: &Answer) -> bool {
     answer.rest != Rest::Whole || String::from_utf8_lossy(&answer.body).contains("<center>")
+}
+
+/// Whether nginx has written the page, which is no other server's then.
+fn is_nginxs(answer: &Answer) -> bool {
+    let page = String::from_utf8_lossy(&answer.body);
+    page.contains("<hr><center>nginx") || page.contains("<hr><center>openresty")
 }
 
 /// Whether a server serves.
@@ -288,9 +313,16 @@ mod tests {
         assert!(!none.asks_again(&visit(502, HOME, ""), true) && !none.asks_again(&visit(403, HOME, ""), true));
         let evasive = Limits { all: in_apache(&said_by_apache("DOSPageCount 2\n"), true), has_pages: false };
         assert!(evasive.behind(&visit(403, HOME, "")).is_some() && !evasive.asks_again(&visit(403, HOME, ""), true));
+        assert!(evasive.behind(&visit(403, HOME, PAGE)).is_none(), "nginx says so");
         let qos = Limits { all: in_apache(&said_by_apache("QS_SrvMaxConnPerIP 5\n"), false), has_pages: false };
         assert!(qos.asks_again(&visit(500, HOME, ""), false));
         assert!(in_apache(&said_by_apache("DOSPageCount 2\n"), false).is_empty(), "it isn't loaded");
+    }
+
+    #[test]
+    fn only_a_server_that_may_run_has_limits() {
+        assert!(may_run(&APACHE, &[vec!["nginx"], vec!["apache2"]]) && may_run(&APACHE, &[vec!["nginx"], vec![]]));
+        assert!(!may_run(&APACHE, &[vec!["nginx"], vec!["sshd"]]) && !may_run(&NGINX, &[]));
     }
 
     #[test]

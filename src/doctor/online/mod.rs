@@ -59,6 +59,12 @@ pub(super) fn give_way(findings: &mut [Finding]) {
     // Whom a web server lets in by its address is looked at in its own room.
     let lists = |f: &&Finding| LISTS.contains(&f.id);
     if let Some(list) = findings.iter().find(lists).map(|f| f.id) {
+        // Whether visitors are refused too is what the list says, and not what may be thought without it.
+        for answer in findings.iter_mut().filter(|f| f.id == "online.forbidden") {
+            if let Some(end) = answer.text.find(answers::OWN_REQUEST) {
+                answer.text.truncate(end + answers::OWN_REQUEST.len());
+            }
+        }
         explain(findings, &["online.forbidden"], list);
     }
 }
@@ -76,6 +82,21 @@ fn explain(findings: &mut [Finding], effects: &[&str], cause: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_list_says_whom_it_lets_in_nothing_is_thought_of_visitors() {
+        let text = format!("nginx answers 403{}: it turns it away, and likely visitors too", answers::OWN_REQUEST);
+        let mut found = [
+            Finding::new(Room::Online, "online.forbidden", Finds::Warning, text),
+            Finding::new(Room::Firewall, "firewall.own-denied", Finds::Note, "only this machine is denied"),
+        ];
+        give_way(&mut found);
+        assert_eq!(found[0].verdict, Finds::Skipped);
+        assert_eq!(
+            found[0].text,
+            "nginx answers 403 to this machine's own request, which firewall.own-denied explains"
+        );
+    }
 
     #[test]
     fn what_a_lack_explains_is_no_cause() {
