@@ -13,6 +13,10 @@ const STRAIGHT: &str = "dns.aaaa-without-listener";
 /// Warnings that say nothing of visitors: something that was asked for was not looked at.
 const NOT_LOOKED_AT: [&str; 2] = ["logs.not-read", "logs.packed"];
 
+/// The warning about an error that the application itself answers with, and where its text begins to say whose it is.
+const APPLICATION: &str = "online.application-error";
+const APPLICATIONS_OWN: &str = ": the application's own error";
+
 /// The most likely cause is the first of the worst, in the order in which the rooms were looked into. `as_root` asks the
 /// same with more rights, where there are more to have.
 pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclusion {
@@ -44,10 +48,18 @@ pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclus
     let unseen = FIREWALL_UNSEEN.iter().any(|id| of(Finds::Skipped).any(|f| f.id == *id));
     let (missed, warnings): (Vec<_>, Vec<_>) = of(Finds::Warning).partition(|f| NOT_LOOKED_AT.contains(&f.id));
     if let Some(warning) = warnings.first() {
-        let mut text = format!(
-            "Nothing that was seen gives every visitor an error now. What may give one to some of them, or under load: {}",
-            ended(&warning.text)
-        );
+        let mut text = match warning.text.split_once(APPLICATIONS_OWN) {
+            Some((what, _)) if warning.id == APPLICATION => {
+                // Both may be: one visitor sees the error, and another doesn't get that far.
+                let through = !unseen && !warnings.iter().any(|f| f.id.starts_with("firewall."));
+                let begins = if through { "Cloudflare gets through; the error" } else { "The error that was seen" };
+                format!("{begins} is the application's own: {}", ended(what))
+            }
+            _ => format!(
+                "Nothing that was seen gives every visitor an error now. What may give one to some of them, or under load: {}",
+                ended(&warning.text)
+            ),
+        };
         if let Some(fix) = &warning.fix {
             text.push(' ');
             text.push_str(&sentence(&fix.text));
@@ -143,6 +155,24 @@ mod tests {
         let told = conclude(&[Finding::new(Room::Logs, "logs.not-read", Finds::Warning, "there is no file x")], None);
         assert_eq!((told.verdict, told.finding), (Finds::Ok, None));
         assert!(told.text.ends_with("now. One thing was not looked at, see below."), "{}", told.text);
+    }
+
+    #[test]
+    fn an_error_of_the_applications_is_said_to_be_its_own() {
+        let text =
+            format!("nginx answers 502 for shop.example on port 443{APPLICATIONS_OWN}, which Cloudflare passes on");
+        let error = Finding::new(Room::Online, APPLICATION, Finds::Warning, text).mend("see in its log why");
+        let told = conclude(std::slice::from_ref(&error), None);
+        assert_eq!((told.verdict, told.finding), (Finds::Warning, Some(APPLICATION)));
+        assert_eq!(
+            told.text,
+            "Cloudflare gets through; the error is the application's own: nginx answers 502 for shop.example on port 443. \
+             See in its log why."
+        );
+        let unseen = Finding::new(Room::Firewall, "firewall.unseen", Finds::Skipped, "run edgeallow as root");
+        let told = conclude(&[error, unseen], None);
+        assert!(told.text.starts_with("The error that was seen is the application's own: "), "{}", told.text);
+        assert!(told.text.ends_with("could not be told, see below."), "{}", told.text);
     }
 
     #[test]
