@@ -47,7 +47,7 @@ pub fn render(report: &Report, style: &Style<'_>) -> (String, String) {
     let known = |id: &str| id == NOTHING_APPLIED || style.acknowledged.iter().any(|a| a == id);
     let calm = report.warnings.iter().all(|w| known(&w.id))
         && report.error.is_none()
-        && report.doctor.as_ref().is_none_or(|found| found.conclusion.verdict < Finds::Warning)
+        && report.doctor.as_ref().is_none_or(|found| found.findings.iter().all(|f| f.verdict < Finds::Warning))
         && !report.changed
         && report.exit as u8 == 0;
     if !(style.quiet && calm) {

@@ -247,3 +247,25 @@ fn what_others_wrote_is_shown_and_not_obeyed() {
     let text = anstream::adapter::strip_str(&error(&e, 80)).to_string();
     assert_eq!(text, "error: \\x1b[2J.\n  hint: \\x07.\n");
 }
+
+#[test]
+fn a_log_that_was_named_and_not_read_is_told_however_quiet() {
+    let said = |verdict| {
+        let finding =
+            crate::report::Finding::new(crate::report::Room::Logs, "logs.not-read", verdict, "there is no file x");
+        let conclusion =
+            crate::report::Conclusion { verdict: Finds::Ok, text: "All is well.".into(), finding: None, next: None };
+        let doctor = crate::report::DoctorReport {
+            conclusion,
+            mode: "full",
+            hosts: vec![],
+            origins: vec![],
+            ports: vec![443],
+            findings: vec![finding],
+        };
+        let report = Report { command: "doctor", doctor: Some(doctor), ..report() };
+        render(&report, &Style { width: 80, quiet: true, acknowledged: &[], verbose: false }).0
+    };
+    assert!(said(Finds::Warning).contains("there is no file x"), "{}", said(Finds::Warning));
+    assert_eq!(said(Finds::Skipped), "");
+}
