@@ -99,7 +99,12 @@ impl Asked {
             (Some(place), Some(tool)) => {
                 let nets: BTreeSet<IpNet> =
                     caught.iter().flat_map(|c| c.sources.prefixes(c.probe.family())).take(64).collect();
-                owner::mend(place, obstacle.leg, tool, &nets.into_iter().collect::<Vec<_>>(), synced)
+                let nets: Vec<IpNet> = nets.into_iter().collect();
+                let refused = matches!(judgement, Judgement::Refused(_));
+                let lifted = refused.then(|| owner::lifts(place, picture, tool, &nets)).flatten();
+                let mut mend = Vec::from_iter(lifted);
+                mend.extend(owner::mend(place, obstacle.leg, tool, &nets, synced));
+                mend
             }
             _ => vec![],
         };

@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{
-    model::{Chain, Hook, Language, Part, Picture, Verdict},
+    model::{Chain, Elements, Hook, Language, Part, Picture, Set, Table, Verdict},
+    sources::bounds,
     verdict::{Leg, Place},
 };
 use crate::{nft::TableFamily, plan::TAG};
@@ -313,6 +314,44 @@ pub fn mend(place: &Place, leg: Leg, tool: &Tool, caught: &[IpNet], synced: &BTr
         Tool::Docker | Tool::Other(_) => {}
     }
     all
+}
+
+/// What takes the caught sources out of the set that a rule of the administrator's own refuses by.
+///
+/// Nothing where they are more than a few, or none of the set's elements but parts of them: a wider element also stands
+/// for others.
+#[must_use]
+pub fn lifts(place: &Place, picture: &Picture, tool: &Tool, caught: &[IpNet]) -> Option<String> {
+    let plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+    let ([name], Tool::ByHand(_) | Tool::DockerUser) = (place.sets.as_slice(), tool) else { return None };
+    let set = match place.language {
+        Language::Nft => {
+            let its = |t: &&Table| t.language == place.language && t.family == place.family && t.name == place.table;
+            picture.tables.iter().find(its).and_then(|table| table.sets.get(name))
+        }
+        _ => picture.ipsets.get(name),
+    };
+    let Some(Set::Plain(Elements::Numbers(held, ()))) = set else { return None };
+    let is_element = |net: &IpNet| held.ranges().contains(&bounds(net));
+    if caught.is_empty()
+        || caught.len() > MOST
+        || !caught.iter().all(is_element)
+        || !plain(name)
+        || !plain(&place.table)
+    {
+        return None;
+    }
+    let elements: Vec<String> = caught.iter().map(bare).collect();
+    match place.language {
+        Language::Nft => {
+            let (family, table) = (place.family.as_str(), &place.table);
+            Some(format!("nft delete element {family} {table} {name} {{ {} }}", elements.join(", ")))
+        }
+        _ => {
+            let each: Vec<String> = elements.iter().map(|element| format!("ipset del {name} {element}")).collect();
+            Some(each.join(" && "))
+        }
+    }
 }
 
 fn ufw(place: &Place, sync: Option<String>) -> Option<String> {

@@ -226,3 +226,35 @@ fn csf_is_told_the_entry_of_its_list() {
     let place = Place { text, ..xt("DENYOUT", Some(1)) };
     assert_eq!(mended(&place, &Tool::Csf, &caught[..1], &["csf"]), ["csf -dr 104.16.0.0/13"]);
 }
+
+#[test]
+fn an_element_of_a_set_is_taken_out_as_it_is() {
+    let nets = |all: &[&str]| all.iter().map(|n| n.parse::<IpNet>().unwrap()).collect::<Vec<_>>();
+    let set = |all: &[&str]| Set::Plain(Elements::Numbers(nets(all).iter().collect(), ()));
+    let held = ["104.16.5.0/24", "104.17.0.9/32", "172.64.0.0/12"];
+    let mut table = Table::new(TableFamily::Inet, "f", Language::Nft);
+    table.sets.insert("bad".into(), set(&held));
+    let mut picture = Picture { tables: vec![table], ..Picture::default() };
+    picture.ipsets.insert("bl".into(), set(&held));
+    let before = picture.clone();
+    let of = |place: &Place, caught: &[&str]| {
+        lifts(place, &before, &Tool::ByHand(place.language), &nets(caught)).unwrap_or_default()
+    };
+    let by_ipset = Place { sets: vec!["bl".into()], ..xt("INPUT", Some(1)) };
+    let by_nft = Place { sets: vec!["bad".into()], ..nft("f", "input") };
+    assert_eq!(of(&by_ipset, &held[..2]), "ipset del bl 104.16.5.0/24 && ipset del bl 104.17.0.9");
+    assert_eq!(of(&by_nft, &held[..2]), "nft delete element inet f bad { 104.16.5.0/24, 104.17.0.9 }");
+    // A part of what the set holds, what it doesn't hold (`! --match-set`), and too much.
+    for caught in [&["172.64.0.0/13"][..], &["173.245.48.0/20"], &[]] {
+        assert_eq!(of(&by_ipset, caught), "", "{caught:?}");
+    }
+    let many = ["10.0.0.0", "10.0.2.0", "10.0.4.0", "10.0.6.0", "10.0.8.0", "10.0.10.0"].map(|ip| format!("{ip}/24"));
+    picture.ipsets.insert("bl".into(), set(&many.each_ref().map(String::as_str)));
+    let lifted = |n: usize| {
+        let caught = nets(&many.each_ref().map(String::as_str)[..n]);
+        lifts(&by_ipset, &picture, &Tool::ByHand(by_ipset.language), &caught).is_some()
+    };
+    assert_eq!((lifted(5), lifted(6)), (true, false));
+    let all = nets(&["10.0.0.0/24"]);
+    assert!(lifts(&by_ipset, &picture, &Tool::Crowdsec, &all).is_none(), "CrowdSec puts it back");
+}

@@ -19,6 +19,10 @@ const SHOWN: usize = 8;
 /// How many commands are joined at most; where there are more, one `sync` does it.
 const JOINED: usize = 5;
 
+/// What commands begin with that lift bans, those of a tool and those of a set.
+const LIFTS: [&str; 4] = [" unbanip ", "decisions delete", "csf -dr ", "csf -tr "];
+const OUT_OF_SET: [&str; 2] = ["ipset del ", "nft delete element "];
+
 pub(super) fn judge(cx: &Context<'_>, reach: &ReachReport) -> Vec<Finding> {
     let asked = |v6: bool| reach.questions.iter().any(|q| q.to.contains(':') == v6);
     let both = asked(false) && asked(true);
@@ -197,8 +201,19 @@ fn told(ones: &[&CulpritReport], matters: Matters, both: bool) -> Finding {
         found = found.seen(source, place.text.clone().unwrap_or_else(|| format!("policy {}", c.effect)));
     }
     let Some(command) = mend(ones) else { return found };
-    let is_ban = [" unbanip ", "decisions delete", "csf -dr ", "csf -tr "].iter().any(|lifts| command.contains(lifts));
+    let is_ban = LIFTS.iter().any(|lifts| command.contains(lifts));
+    let is_set = is_out_of_set(&command);
+    if is_set {
+        for (source, shows) in in_sets(&command) {
+            found = found.seen(source, shows);
+        }
+    }
+    let syncs = ones.iter().flat_map(|c| &c.mend).any(|m| m.starts_with("edgeallow sync"));
     let fix = match c.tool {
+        _ if is_set && syncs => {
+            "take that out of the set; `edgeallow sync` lets Cloudflare in before the rule, whatever comes into it"
+        }
+        _ if is_set => "take that out of the set, and have whatever fills it leave Cloudflare out",
         Some("crowdsec") if is_ban => "lift the ban, and put Cloudflare's ranges on CrowdSec's allowlist",
         _ if is_ban => "lift the ban; `edgeallow sync` also keeps it from coming back",
         _ => "let Cloudflare's ranges through",
@@ -223,6 +238,30 @@ fn mend(ones: &[&CulpritReport]) -> Option<String> {
         return Some(sync.clone());
     }
     (!commands.is_empty()).then(|| commands.join(" && "))
+}
+
+fn is_out_of_set(command: &str) -> bool {
+    OUT_OF_SET.iter().any(|out| command.starts_with(out))
+}
+
+/// The sets that these commands take elements out of, by what shows them, with the elements.
+fn in_sets(commands: &str) -> Vec<(String, String)> {
+    let mut sets: Vec<(String, String)> = Vec::new();
+    for command in commands.split(" && ") {
+        let words: Vec<&str> = command.split(' ').collect();
+        let (source, element) = match words.as_slice() {
+            ["ipset", "del", set, element] => (format!("ipset list {set}"), (*element).to_owned()),
+            ["nft", "delete", "element", family, table, set, "{", elements @ .., "}"] => {
+                (format!("nft list set {family} {table} {set}"), elements.join(" "))
+            }
+            _ => continue,
+        };
+        match sets.iter_mut().find(|(other, _)| *other == source) {
+            Some((_, elements)) => *elements = format!("{elements}, {element}"),
+            None => sets.push((source, element)),
+        }
+    }
+    sets
 }
 
 /// Adds a command that isn't there yet, or what it is about to one that takes any number.
@@ -369,6 +408,21 @@ mod tests {
             rule("csf", "CSF", ("ip", "DENYIN"), &[&ip], &[&lift, "edgeallow sync --backend csf"])
         };
         assert_eq!(said(&[&csf(1), &csf(2)]).1, "csf -dr 173.245.48.1 && csf -dr 173.245.48.2");
+        let sync = "edgeallow sync --backend iptables";
+        let of_set = |mend: &[&str]| rule("iptables", "own rules", ("ip", "INPUT"), &["104.16.5.0/24"], mend);
+        let set = of_set(&["ipset del bl 104.16.5.0/24 && ipset del bl 104.17.0.9", sync, "iptables -D INPUT 1"]);
+        let found = told(&[&set], Matters::Much, true);
+        let shown = found.evidence.last().map(|e| (e.source.as_str(), e.shows.as_str()));
+        assert_eq!(shown, Some(("ipset list bl", "104.16.5.0/24, 104.17.0.9")));
+        let fix = found.fix.expect("a fix");
+        assert_eq!(fix.command.as_deref(), Some("ipset del bl 104.16.5.0/24 && ipset del bl 104.17.0.9"));
+        assert!(fix.text.contains("`edgeallow sync` lets Cloudflare in before"), "{}", fix.text);
+        let named = of_set(&["nft delete element inet f bad { 104.16.5.0/24, 104.17.0.9 }"]);
+        let found = told(&[&named], Matters::Much, true);
+        let shown = found.evidence.last().map(|e| (e.source.as_str(), e.shows.as_str()));
+        assert_eq!(shown, Some(("nft list set inet f bad", "104.16.5.0/24, 104.17.0.9")));
+        assert!(found.fix.is_some_and(|f| !f.text.contains("sync")));
+
         let many: Vec<CulpritReport> = (1..9).map(csf).collect();
         assert_eq!(said(&many.iter().collect::<Vec<_>>()).1, "edgeallow sync --backend csf");
     }
