@@ -39,6 +39,7 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Doctor, broken: Option<Brok
         ports,
         since: args.since,
         logs: args.logs.clone(),
+        report: args.report.clone(),
         broken,
     });
     if let Some(path) = &args.report

@@ -92,6 +92,8 @@ pub struct Ask {
     pub since: SignedDuration,
     /// More log files; `-` is standard input.
     pub logs: Vec<PathBuf>,
+    /// Where the page is to be written.
+    pub report: Option<PathBuf>,
     /// What is wrong with edgeallow's own configuration, where the built-in settings stand in for it.
     pub broken: Option<Broken>,
 }
@@ -124,18 +126,43 @@ impl Broken {
 }
 
 impl Ask {
-    /// The command that asks the same as root, as far as it matters to what root alone can see.
-    fn as_root(&self) -> String {
+    /// How far back logs are read where nothing else is asked.
+    pub(crate) const SINCE: SignedDuration = SignedDuration::from_hours(24);
+
+    /// The command that asks the same as root.
+    fn as_root(&self, offline: bool) -> String {
         let mut words = vec!["sudo edgeallow doctor".to_owned()];
-        words.extend(self.hosts.iter().filter_map(|h| shlex::try_quote(h).ok()).map(Cow::into_owned));
+        words.extend(self.words(offline));
+        words.extend(self.logs.iter().map(|path| format!("--log {}", word(&path.to_string_lossy()))));
+        words.join(" ")
+    }
+
+    /// What asks the same, without the logs.
+    fn words(&self, offline: bool) -> Vec<String> {
+        let mut words = Vec::new();
+        words.extend(self.hosts.iter().map(|host| word(host)));
         if self.mode != Mode::Unknown {
             words.push(format!("--mode {}", self.mode.as_str()));
         }
         words.extend(self.origin_pulls.then(|| "--origin-pulls".to_owned()));
         words.extend(self.origin.iter().map(|ip| format!("--origin {ip}")));
         words.extend(self.ports.iter().map(|port| format!("--port {port}")));
-        words.join(" ")
+        words.extend(offline.then(|| "--offline".to_owned()));
+        let since = match self.since.as_secs() {
+            seconds if seconds % 3600 == 0 => format!("--since {}h", seconds / 3600),
+            seconds if seconds % 60 == 0 => format!("--since {}m", seconds / 60),
+            seconds => format!("--since {seconds}s"),
+        };
+        words.extend((!matches!(self.since, SignedDuration::ZERO | Self::SINCE)).then_some(since));
+        words.extend(self.report.iter().map(|path| format!("--report {}", word(&path.to_string_lossy()))));
+        words
     }
+}
+
+/// A name as a shell takes it.
+fn word(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if name.chars().all(plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
 /// What every room may know.
@@ -226,7 +253,7 @@ impl Session<'_> {
         firewall::blame_evasive(&mut findings);
         commands::complete(self.host, &mut findings);
         Ok(DoctorReport {
-            conclusion: conclude::conclude(&findings, (!self.host.may_administer()).then(|| ask.as_root())),
+            conclusion: conclude::conclude(&findings, (!self.host.may_administer()).then(|| ask.as_root(self.offline))),
             mode: ask.mode.as_str(),
             hosts: ask.hosts.clone(),
             origins: cx.origins.iter().map(IpAddr::to_string).collect(),
@@ -275,5 +302,29 @@ impl Session<'_> {
             configs: Configs::new(self.host),
             logged: OnceCell::new(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_for_root_asks_the_same() {
+        let ask = Ask {
+            hosts: vec!["shop.example".to_owned()],
+            mode: Mode::Strict,
+            ports: [443].into(),
+            since: SignedDuration::from_mins(90),
+            logs: vec!["-".into(), "/var/log/it's.log".into()],
+            report: Some("page.html".into()),
+            ..Ask::default()
+        };
+        assert_eq!(
+            ask.as_root(true),
+            r"sudo edgeallow doctor shop.example --mode strict --port 443 --offline --since 90m --report page.html --log - --log '/var/log/it'\''s.log'"
+        );
+        let plain = Ask { since: Ask::SINCE, ..Ask::default() };
+        assert_eq!(plain.as_root(false), "sudo edgeallow doctor");
     }
 }

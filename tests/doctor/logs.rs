@@ -344,7 +344,7 @@ fn a_log_that_is_piped_in_is_read_and_one_that_is_packed_says_how_to() {
     let report = doctor(&lab, &ALWAYS);
     expect(&report, &[("logs.packed", "skipped")]);
     let command = finding(&report, "logs.packed")["fix"]["command"].as_str().expect("a command").to_owned();
-    assert_eq!(command, "xzcat /var/log/nginx/error.log.1.xz | edgeallow doctor --log -");
+    assert_eq!(command, "xzcat /var/log/nginx/error.log.1.xz | edgeallow doctor --offline --since 876000h --log -");
     let args = ["doctor", "--offline", "--format", "json", "--log", "-", "--since", "36500d"];
     let report = lab.edgeallow_command(args).stdin(line).run().json()["doctor"].clone();
     expect(&report, &[("logs.nginx-limits", "warning"), ("logs.packed", "skipped")]);

@@ -15,7 +15,10 @@ use super::{
     symptom::Kind,
     tally::{Count, Tallies, Tally},
 };
-use crate::report::{Finding, Finds, Room};
+use crate::{
+    doctor::word,
+    report::{Finding, Finds, Room},
+};
 
 /// How many pairs of rule and address are shown.
 const SHOWN: usize = 5;
@@ -44,6 +47,8 @@ pub(super) struct Present {
     pub reach: bool,
     /// The backends whose state they know.
     pub backends: BTreeSet<String>,
+    /// What the operator asks, as words of the command line.
+    pub asked: Vec<String>,
 }
 
 fn finding(id: &'static str, verdict: Finds, text: impl Into<String>) -> Finding {
@@ -56,7 +61,7 @@ pub(super) fn judge(seen: &Seen, present: &Present) -> Vec<Finding> {
     found.extend(visitors(seen));
     found.push(read(seen, found.is_empty()));
     found.extend(unread(seen, true));
-    found.extend(seen.packed.iter().map(|((packer, given), names)| packed(*packer, *given, names)));
+    found.extend(seen.packed.iter().map(|((packer, given), names)| packed(*packer, *given, names, &present.asked)));
     found.extend(unread(seen, false));
     found.extend(no_system_log(seen));
     found
@@ -196,22 +201,17 @@ fn unread(seen: &Seen, given: bool) -> Vec<Finding> {
     found
 }
 
-fn packed(packer: Packer, given: bool, names: &[String]) -> Finding {
+fn packed(packer: Packer, given: bool, names: &[String], asked: &[String]) -> Finding {
     let verdict = if given { Finds::Warning } else { Finds::Skipped };
     let (are, them) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
     let files = many(names.len() as u64, "log");
     let text = format!("{files} {are} packed with {}, which is not unpacked here", packer.name);
     let words: Vec<String> = names.iter().map(|name| word(name)).collect();
-    let command = format!("{} {} | edgeallow doctor --log -", packer.cat, words.join(" "));
+    let asked: String = asked.iter().map(|word| format!("{word} ")).collect();
+    let command = format!("{} {} | edgeallow doctor {asked}--log -", packer.cat, words.join(" "));
     finding("logs.packed", verdict, text)
         .seen(names.join(" "), format!("packed with {}", packer.name))
         .mend_by(format!("unpack {them} into standard input"), command)
-}
-
-/// A name as a shell takes it.
-fn word(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if name.chars().all(plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
 fn no_system_log(seen: &Seen) -> Option<Finding> {

@@ -61,6 +61,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let present = Present {
         reach: cx.reach.is_ok(),
         backends: cx.backends.iter().filter(|b| known(b.state)).map(|b| b.name.to_string()).collect(),
+        asked: cx.ask.words(cx.session.offline),
     };
     judge(cx.logged(), &present)
 }

@@ -369,7 +369,7 @@ fn the_present_is_for_other_rooms() {
     let host = Host::default()
         .with("/var/log/kern.log", ADDRESSED[15].2.replace("{}", EDGE))
         .with("/var/log/fail2ban.log", ADDRESSED[18].2.replace("{}", EDGE));
-    let present = Present { reach: true, backends: ["fail2ban".to_owned()].into() };
+    let present = Present { reach: true, backends: ["fail2ban".to_owned()].into(), ..Present::default() };
     let findings = judge(&seen(&host, &[]), &present);
     assert!(findings.iter().all(|f| f.verdict < Finds::Warning), "{findings:#?}");
     assert!(findings[0].text.ends_with("said under Firewall"), "{findings:#?}");
@@ -456,7 +456,8 @@ fn what_nothing_here_unpacks_is_said_with_the_command_that_does() {
         // The name is nothing to go by.
         .with("/var/log/nginx/plain.xz", ADDRESSED[0].2.replace("{}", EDGE))
         .with("/a.zst", zstd);
-    let findings = judge(&seen(&host, &["/a.zst"]), &Present::default());
+    let asked = Present { asked: vec!["shop.example".into(), "--mode full".into()], ..Present::default() };
+    let findings = judge(&seen(&host, &["/a.zst"]), &asked);
     let command = |f: &Finding| (f.verdict, f.fix.clone().and_then(|f| f.command).unwrap_or_default());
     let packed: Vec<_> = findings.iter().filter(|f| f.id == "logs.packed").map(command).collect();
     assert_eq!(
@@ -464,9 +465,10 @@ fn what_nothing_here_unpacks_is_said_with_the_command_that_does() {
         [
             (
                 Finds::Skipped,
-                r"xzcat /var/log/nginx/a.log.2.xz '/var/log/nginx/it'\''s.xz' | edgeallow doctor --log -".to_owned()
+                r"xzcat /var/log/nginx/a.log.2.xz '/var/log/nginx/it'\''s.xz' | edgeallow doctor shop.example --mode full --log -"
+                    .to_owned()
             ),
-            (Finds::Warning, "zstdcat /a.zst | edgeallow doctor --log -".to_owned()),
+            (Finds::Warning, "zstdcat /a.zst | edgeallow doctor shop.example --mode full --log -".to_owned()),
         ]
     );
     assert_eq!(findings[0].id, "logs.nginx-denies");
