@@ -50,6 +50,22 @@ impl Trouble {
     }
 }
 
+impl Trouble {
+    /// The sentence for what is over: `Cloudflare answered with its error 521`.
+    #[must_use]
+    pub fn past(self) -> String {
+        let status = self.status;
+        match self.whose {
+            Whose::Cloudflare => format!("Cloudflare answered with its error {status}"),
+            Whose::Origin => format!("the origin failed in a way that gives Cloudflare's error {status}"),
+            Whose::Application => format!("the application answered {status}"),
+            Whose::Firewall => {
+                format!("a packet filter refused some of Cloudflare's addresses, which gives its error {status}")
+            }
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status;

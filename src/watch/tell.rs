@@ -87,10 +87,11 @@ pub fn news(news: &News, pages: &[PageReport], rules: &Rules) -> NewsReport {
             ("down", Some(url), format!("{url} is down: {trouble} ({times}){}", straight(url, pages)))
         }
         News::Changed { url, from, to } => {
-            ("changed", Some(url), format!("{url} is down for another reason: {to}; before, {from}"))
+            ("changed", Some(url), format!("{url} is down for another reason: {to}; before, {}", from.past()))
         }
         News::Recovered { url, trouble, lasted } => {
-            ("recovered", Some(url), format!("{url} is up again after {}: {trouble} no more", length(*lasted)))
+            let what = format!("{url} is up again after {}; before, {}", length(*lasted), trouble.past());
+            ("recovered", Some(url), what)
         }
         News::Unseen { url } => {
             let page = pages.iter().find(|p| p.url == *url);
@@ -219,7 +220,7 @@ const fn whose(trouble: Trouble) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::judge::Whose, *};
 
     #[test]
     fn why_the_command_is_held_back_is_told_as_it_is() {
@@ -227,6 +228,26 @@ mod tests {
         let told = |held| news(&News::Held(held), &[], &rules).text;
         assert!(told(Held::Cooldown).ends_with("it was run less than 10 min ago"));
         assert!(!told(Held::Unsure).contains("it was run") && told(Held::Unsure).contains("for 10 min at most"));
+    }
+
+    #[test]
+    fn what_is_over_is_told_in_the_past() {
+        let rules = Rules { fail_after: 1, acts: false, cooldown: SignedDuration::ZERO, max_per_hour: 0 };
+        let of = |whose, status| Trouble { whose, status };
+        let (cloudflare, application) = (of(Whose::Cloudflare, 521), of(Whose::Application, 502));
+        let url = "https://shop.example/".to_owned();
+        let recovered =
+            News::Recovered { url: url.clone(), trouble: cloudflare, lasted: SignedDuration::from_mins(10) };
+        assert_eq!(
+            news(&recovered, &[], &rules).text,
+            "https://shop.example/ is up again after 10 min; before, Cloudflare answered with its error 521"
+        );
+        let changed = News::Changed { url, from: application, to: cloudflare };
+        assert_eq!(
+            news(&changed, &[], &rules).text,
+            "https://shop.example/ is down for another reason: Cloudflare answers with its error 521; before, the \
+             application answered 502"
+        );
     }
 
     #[test]
