@@ -161,8 +161,8 @@ impl Ask {
 
 /// A name as a shell takes it.
 fn word(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if name.chars().all(plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
+    // Only a NUL can't be quoted, and no path and no name has one.
+    shlex::try_quote(name).map_or_else(|_| name.to_owned(), Cow::into_owned)
 }
 
 /// What every room may know.
@@ -322,7 +322,7 @@ mod tests {
         };
         assert_eq!(
             ask.as_root(true),
-            r"sudo edgeallow doctor shop.example --mode strict --port 443 --offline --since 90m --report page.html --log - --log '/var/log/it'\''s.log'"
+            r#"sudo edgeallow doctor shop.example --mode strict --port 443 --offline --since 90m --report page.html --log - --log "/var/log/it's.log""#
         );
         let plain = Ask { since: Ask::SINCE, ..Ask::default() };
         assert_eq!(plain.as_root(false), "sudo edgeallow doctor");

@@ -465,7 +465,7 @@ fn what_nothing_here_unpacks_is_said_with_the_command_that_does() {
         [
             (
                 Finds::Skipped,
-                r"xzcat /var/log/nginx/a.log.2.xz '/var/log/nginx/it'\''s.xz' | edgeallow doctor shop.example --mode full --log -"
+                r#"xzcat /var/log/nginx/a.log.2.xz "/var/log/nginx/it's.xz" | edgeallow doctor shop.example --mode full --log -"#
                     .to_owned()
             ),
             (Finds::Warning, "zstdcat /a.zst | edgeallow doctor shop.example --mode full --log -".to_owned()),
