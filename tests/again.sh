@@ -24,8 +24,7 @@ fi
 tab=$(printf '\t')
 while IFS=$tab read -r program name; do
     echo "── once more, alone: $name"
-    said=$("$program" --exact "$name" </dev/null 2>&1) || said="$said
-failed again"
+    said=$("$program" --exact "$name" </dev/null 2>&1) || { echo "$said" && exit 1; }
     echo "$said"
     case $said in *'test result: ok. 1 passed;'*) ;; *) exit 1 ;; esac
 done <"$failed"

@@ -150,14 +150,17 @@ fn shown(finding: &Finding) -> Option<String> {
     Some(if command.starts_with("openssl ") { format!("{command} </dev/null") } else { command.clone() })
 }
 
-/// An editor at the first line of a file that is evidence: `/etc/nginx/sites-enabled/shop line 7`.
+/// An editor at the first line of a file that is evidence.
 fn edit(finding: &Finding) -> Option<String> {
-    finding.evidence.iter().find_map(|e| {
-        let (file, line) = e.source.rsplit_once(" line ")?;
-        let line: u32 = line.parse().ok()?;
-        let file = shlex::try_quote(file).ok().filter(|_| file.starts_with('/'))?;
-        Some(format!("${{EDITOR:-vi}} +{line} {file}"))
-    })
+    finding.evidence.iter().find_map(|e| edit_at(&e.source))
+}
+
+/// An editor at a line of a file, as a directive's place has it: `/etc/nginx/sites-enabled/shop line 7`.
+pub(super) fn edit_at(place: &str) -> Option<String> {
+    let (file, line) = place.rsplit_once(" line ")?;
+    let line: u32 = line.parse().ok()?;
+    let file = shlex::try_quote(file).ok().filter(|_| file.starts_with('/'))?;
+    Some(format!("${{EDITOR:-vi}} +{line} {file}"))
 }
 
 /// The same words with each `systemctl VERB SERVICE` as it is said where systemd doesn't run, such as in a container.

@@ -85,6 +85,13 @@ pub(super) fn parse(text: &str, file: &Path) -> Vec<Rest> {
     found
 }
 
+impl Directive {
+    /// The zone of shared memory that it names: `zone=one:10m` where it is made, `zone=one` where it is used.
+    pub(in crate::doctor) fn zone(&self) -> Option<&str> {
+        self.words.iter().find_map(|w| w.strip_prefix("zone=")?.split(':').next())
+    }
+}
+
 impl Said {
     /// Takes in what is still to be read, the next one last, and what that includes.
     pub(super) fn follow(&mut self, host: &dyn Look, base: &Path, mut left: Vec<Rest>) {

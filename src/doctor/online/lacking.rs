@@ -12,7 +12,7 @@ use super::{
     words::{addresses, list, ports, socket, ss},
 };
 use crate::{
-    doctor::HTTPS_PORTS,
+    doctor::{HTTPS_PORTS, commands::edit_at},
     report::{Finding, Finds},
 };
 
@@ -105,9 +105,7 @@ fn elsewhere(found: &dyn Fn(&str) -> Finding, server: &Installed, at: &Running, 
             if ask.len() == 1 { "port" } else { "ports" },
             ask.join(" ")
         );
-        let file = place.rsplit_once(" line ").and_then(|(file, line)| Some((shlex::try_quote(file).ok()?, line)));
-        let edit =
-            file.map_or_else(|| find_listen.to_owned(), |(file, line)| format!("${{EDITOR:-vi}} +{line} {file}"));
+        let edit = edit_at(place).unwrap_or_else(|| find_listen.to_owned());
         return f.seen(place.clone(), ports(&serves, "and")).mend_by(fix, edit);
     }
     let with = if numbers.iter().any(|p| HTTPS_PORTS.contains(p)) { ", with a certificate for TLS" } else { "" };

@@ -112,7 +112,6 @@ fn in_nginx(said: &Said) -> Vec<Limit> {
         if !is_rate && !d.is("limit_conn") {
             return None;
         }
-        let zone = d.words.iter().find_map(|w| w.strip_prefix("zone="));
         Some(Limit {
             place: d.place(),
             says: d.words.join(" "),
@@ -120,7 +119,7 @@ fn in_nginx(said: &Said) -> Vec<Limit> {
             is_nginx: true,
             path: path(said, d),
             grows: false,
-            pause: zone.map_or(PAUSE, |zone| pause(said, zone)),
+            pause: d.zone().map_or(PAUSE, |zone| pause(said, zone)),
         })
     };
     said.directives.iter().filter_map(one).collect()
@@ -135,10 +134,7 @@ fn path(said: &Said, directive: &Directive) -> Option<String> {
 
 /// `limit_req_zone $binary_remote_addr zone=one:10m rate=30r/m`: with a little more than two seconds it is kept.
 fn pause(said: &Said, zone: &str) -> Duration {
-    let is_it = |d: &&Directive| {
-        d.is("limit_req_zone")
-            && d.words.iter().any(|w| w.strip_prefix("zone=").is_some_and(|z| z.split(':').next() == Some(zone)))
-    };
+    let is_it = |d: &&Directive| d.is("limit_req_zone") && d.zone() == Some(zone);
     let rate = said.directives.iter().find(is_it).and_then(|d| d.words.iter().find_map(|w| w.strip_prefix("rate=")));
     let in_seconds = |rate: &str| {
         let (number, seconds) = match rate.strip_suffix("r/s") {

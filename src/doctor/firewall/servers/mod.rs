@@ -236,11 +236,11 @@ fn nginx(said: &Said, asking: &Asking<'_>) -> Vec<Finding> {
 fn nginx_limits(said: &Said, edge: &Prefixes) -> Option<Finding> {
     let limits = said.directives.iter().filter(|d| d.is("limit_req") || d.is("limit_conn")).filter(|d| {
         // `limit_req zone=NAME burst=5`, `limit_conn NAME 10`
-        let name = d.words.iter().find_map(|w| w.strip_prefix("zone=")).unwrap_or(d.value());
-        let zone = said.directives.iter().find(|z| {
-            (z.is("limit_req_zone") || z.is("limit_conn_zone"))
-                && z.words.iter().any(|w| w.strip_prefix("zone=").is_some_and(|z| z.split(':').next() == Some(name)))
-        });
+        let name = d.zone().unwrap_or(d.value());
+        let zone = said
+            .directives
+            .iter()
+            .find(|z| (z.is("limit_req_zone") || z.is("limit_conn_zone")) && z.zone() == Some(name));
         zone.is_some_and(|z| matches!(z.value(), "$binary_remote_addr" | "$remote_addr"))
     });
     let by_missing = limits.map(|d| (d, nginx::shown(said, &nginx::scope_of(said, d)).missing(edge)));
