@@ -197,8 +197,11 @@ fn nginx_at_its_limit_of_open_files_is_the_cause() {
 
     // Of what is passed on, nginx has one file left when it can't serve anybody any more, as its log says.
     let application = silent(&lab);
-    // Without the one that passes nothing on yet, an even number would fill it up.
-    let clients = [fill(&lab, 80, 1, HALF), fill(&lab, 80, 120, PASSED)];
+    // Each takes two files: where the number of those that are left is even, one that passes nothing on takes the first.
+    let master = lab.read_file("/run/nginx.pid");
+    let worker = lab.read_file(&format!("/proc/{0}/task/{0}/children", master.trim()));
+    let open = lab.run(["ls", &format!("/proc/{}/fd", worker.trim())]).stdout.lines().count();
+    let clients = [fill(&lab, 80, 1 - open % 2, HALF), fill(&lab, 80, 120, PASSED)];
     wait_until("nginx can pass nothing on", || {
         lab.read_file(log).contains("socket() failed (24: Too many open files)")
     });

@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     panic::resume_unwind,
     path::Path,
     process::{Child, Command, Stdio},
@@ -39,10 +39,11 @@ const INTERNET: &str = "/mnt/internet";
 /// Where edgeallow is installed in the lab.
 pub const EDGEALLOW: &str = "/usr/local/bin/edgeallow";
 
-/// Fails with all that is missing, once for the whole test process.
+/// Fails with all that is missing, once for the whole test process, which it makes ready to start programs.
 pub fn check_prerequisites() {
     static MISSING: OnceLock<Vec<String>> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
+        keep_descriptors_to_ourselves();
         let mut missing = Vec::new();
         if !rustix::process::geteuid().is_root() {
             missing.push("these tests make throwaway hosts of namespaces: run them as root".to_owned());
@@ -55,6 +56,19 @@ pub fn check_prerequisites() {
         missing
     });
     assert!(missing.is_empty(), "no lab can be made here:\n  {}", missing.join("\n  "));
+}
+
+/// What started the tests may have left files open for them. No program of a lab gets one: some are tested at their limit of
+/// open files, to the last.
+fn keep_descriptors_to_ourselves() {
+    let open = fs::read_dir("/proc/self/fd").expect("the open files");
+    for fd in open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(|fd| *fd > 2) {
+        // SAFETY: only a flag is set, through a borrow that ends here. What was closed meanwhile is refused, and what another
+        // thread opened in its place has that flag already, as everything that Rust opens.
+        #[allow(unsafe_code)]
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        let _ = rustix::io::fcntl_setfd(file, rustix::io::FdFlags::CLOEXEC);
+    }
 }
 
 /// The namespaces of one lab, and the process that keeps them.
