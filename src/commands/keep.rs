@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     engine::{
         keep::{Keeper, Round, Seen, Work, timing::End},
+        lock,
         sync::Options,
     },
     error::{Exit, Result},
@@ -38,7 +39,9 @@ pub(super) fn run(global: &Global, args: &cli::Keep) -> Result<Exit> {
         teller: Teller::default(),
         meter: Meter::default(),
     };
-    Keeper::new(every, &mut service)?.run()?;
+    let keeper = Keeper::new(every, &mut service)?;
+    let _alone = lock::keep_alone(&global.state_dir)?;
+    keeper.run()?;
     service.teller.close();
     Ok(Exit::Ok)
 }

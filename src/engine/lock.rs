@@ -1,4 +1,4 @@
-//! One run a machine: an advisory lock in /run, whatever the state folder.
+//! One run a machine: an advisory lock in /run, whatever the state folder. One keeper a state folder: a lock in there.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,6 +10,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::state::make_folder;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The lock file. It stays; only the lock on it comes and goes.
@@ -61,5 +62,27 @@ pub fn take(limit: Duration) -> Result<RunLock> {
             }
             Err(e) => return Err(Error::io(ErrorKind::Io, "lock", path, &e.into())),
         }
+    }
+}
+
+/// The lock of the keeper, in the state folder.
+const KEEPER: &str = "keep.lock";
+
+/// Makes the caller the one `keep` of a state folder, until what is returned is dropped: two would each take the other's
+/// heals for somebody else's changes. Nothing if the lock can't be opened, which each look will say in its own words.
+///
+/// # Errors
+/// `locked` if another keeper has it.
+pub fn keep_alone(state_dir: &Path) -> Result<Option<RunLock>> {
+    let Some(file) = make_folder(state_dir).ok().and_then(|()| open(&state_dir.join(KEEPER)).ok()) else {
+        return Ok(None);
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
+            ErrorKind::Locked,
+            format!("another `edgeallow keep` is at work for {}, and one is enough", state_dir.display()),
+        )
+        .hint("as a service it is `systemctl status edgeallow-keep`; `--state-dir` chooses another folder")),
+        _ => Ok(Some(RunLock { _file: file })),
     }
 }

@@ -191,6 +191,17 @@ fn asked_to_end_it_ends_at_once_also_while_another_edgeallow_is_waited_for() {
 }
 
 #[test]
+fn a_second_keeper_says_that_there_is_one() {
+    let lab = host(&nftables::WITH_INCLUDE);
+    let keeper = Keeper::start(&lab, &[]);
+    let second = lab.edgeallow(["keep"]);
+    assert_eq!(second.status, Some(75), "{second:?}");
+    assert!(second.stderr.contains("another `edgeallow keep` is at work for /var/lib/edgeallow"), "{second:?}");
+    keeper.end();
+    Keeper::start(&lab, &[]).end();
+}
+
+#[test]
 fn asked_to_end_in_the_middle_of_a_change_it_finishes_it_first() {
     let lab = host(&iptables::NFT);
     lab.files(|| {
