@@ -74,7 +74,6 @@ impl Asked {
         if !told.covers(all) {
             judgement = judgement.max(ReachVerdict::Unknown);
         }
-        let whole = |net: &&IpNet| accepted.covers(&Sources::from(*net));
         QuestionReport {
             to: probe.to.to_string(),
             port: probe.port,
@@ -82,7 +81,7 @@ impl Asked {
             interface: probe.interface.clone(),
             verdict: judgement,
             ranges: ranges.len(),
-            accepted: ranges.iter().filter(whole).count(),
+            accepted: ranges.iter().filter(|net| accepted.holds(net)).count(),
         }
     }
 

@@ -3,7 +3,10 @@
 //! Belongs here: set algebra on addresses of one family. Does not: prefixes as an operator writes them
 //! ([`crate::allowlist::Prefixes`]).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
@@ -12,20 +15,26 @@ use crate::allowlist::Family;
 /// Addresses (or any other numbers) of one kind, as sorted, disjoint, non-touching closed intervals.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sources {
-    ranges: Vec<(u128, u128)>,
+    // Shared: a rule for all of a million ranges leaves them as they are, and most rules are for all or for none.
+    ranges: Arc<Vec<(u128, u128)>>,
 }
 
 impl Sources {
     /// Every number there is.
     #[must_use]
     pub fn all() -> Self {
-        Self { ranges: vec![(0, u128::MAX)] }
+        Self::of(vec![(0, u128::MAX)])
     }
 
     /// One number.
     #[must_use]
     pub fn one(number: u128) -> Self {
-        Self { ranges: vec![(number, number)] }
+        Self::of(vec![(number, number)])
+    }
+
+    /// From what is sorted, disjoint and doesn't touch.
+    fn of(ranges: Vec<(u128, u128)>) -> Self {
+        Self { ranges: Arc::new(ranges) }
     }
 
     /// From closed intervals in any order, overlapping or not. Those that end before they begin are left out.
@@ -33,14 +42,14 @@ impl Sources {
     pub fn new(mut ranges: Vec<(u128, u128)>) -> Self {
         ranges.retain(|(first, last)| first <= last);
         ranges.sort_unstable();
-        let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
-        for (first, last) in ranges {
-            match merged.last_mut() {
-                Some((_, end)) if first <= end.saturating_add(1) => *end = (*end).max(last),
-                _ => merged.push((first, last)),
+        ranges.dedup_by(|next, kept| {
+            let is_joined = next.0 <= kept.1.saturating_add(1);
+            if is_joined {
+                kept.1 = kept.1.max(next.1);
             }
-        }
-        Self { ranges: merged }
+            is_joined
+        });
+        Self::of(ranges)
     }
 
     /// The intervals, ascending.
@@ -62,33 +71,61 @@ impl Sources {
         at > 0 && self.ranges[at - 1].1 >= number
     }
 
+    /// Whether all of a prefix is in it.
+    #[must_use]
+    pub fn holds(&self, net: &IpNet) -> bool {
+        let (first, last) = bounds(net);
+        let at = self.ranges.partition_point(|r| r.0 <= first);
+        at > 0 && self.ranges[at - 1].1 >= last
+    }
+
+    /// All of these together.
+    #[must_use]
+    pub fn of_all<'s>(sets: impl IntoIterator<Item = &'s Self>) -> Self {
+        let some: Vec<&Self> = sets.into_iter().filter(|set| !set.is_empty()).collect();
+        match some.as_slice() {
+            [] => Self::default(),
+            [one] => (*one).clone(),
+            more => Self::new(more.iter().flat_map(|set| set.ranges()).copied().collect()),
+        }
+    }
+
     /// Both together.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        if self.is_empty() {
-            return other.clone();
-        }
-        if other.is_empty() {
-            return self.clone();
-        }
-        let mut all = Vec::with_capacity(self.ranges.len() + other.ranges.len());
-        all.extend_from_slice(&self.ranges);
-        all.extend_from_slice(&other.ranges);
-        Self::new(all)
+        Self::of_all([self, other])
     }
 
     /// What is in both. Takes the time of the smaller one times the logarithm of the larger, plus the answer's size.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
         let (small, large) = if self.ranges.len() <= other.ranges.len() { (self, other) } else { (other, self) };
+        if let (&[one], Some(first), Some(last)) = (small.ranges(), large.ranges.first(), large.ranges.last())
+            && one.0 <= first.0
+            && last.1 <= one.1
+        {
+            return large.clone();
+        }
         let mut shared = Vec::new();
-        for &(first, last) in &small.ranges {
+        // The first so many are in it as they are: as long as all are, nothing is copied.
+        let mut whole = 0;
+        for (at, &(first, last)) in small.ranges().iter().enumerate() {
             let from = large.ranges.partition_point(|r| r.1 < first);
+            if at == whole {
+                if large.ranges.get(from).is_some_and(|r| r.0 <= first && last <= r.1) {
+                    whole += 1;
+                    continue;
+                }
+                shared.extend_from_slice(&small.ranges[..whole]);
+            }
             let meeting = large.ranges[from..].iter().take_while(|r| r.0 <= last);
             shared.extend(meeting.map(|&(f, l)| (f.max(first), l.min(last))));
         }
+        if whole == small.ranges.len() {
+            return small.clone();
+        }
         // Parts of disjoint, non-touching intervals are disjoint and, within one interval of each, don't touch.
-        Self { ranges: shared }
+        Self::of(shared)
     }
 
     /// What is here and not in the other.
@@ -98,7 +135,7 @@ impl Sources {
             return self.clone();
         }
         let mut rest = Vec::with_capacity(self.ranges.len());
-        for &(first, last) in &self.ranges {
+        for &(first, last) in self.ranges() {
             let mut next = Some(first);
             let from = other.ranges.partition_point(|r| r.1 < first);
             for &(f, l) in other.ranges[from..].iter().take_while(|r| r.0 <= last) {
@@ -112,7 +149,7 @@ impl Sources {
                 rest.push((start, last));
             }
         }
-        Self { ranges: rest }
+        Self::of(rest)
     }
 
     /// Whether all of the other is in here.
@@ -214,6 +251,9 @@ mod tests {
         #[test]
         fn prefixes_cover_exactly(a in small()) {
             let x = Sources::new(a);
+            for net in Sources::new(vec![(0, 63)]).prefixes(Family::V4).iter().flat_map(|all| all.subnets(30).expect("a longer length")) {
+                prop_assert_eq!(x.holds(&net), x.covers(&Sources::from(&net)), "{}", net);
+            }
             let back: Sources = x.prefixes(Family::V4).iter().collect();
             prop_assert_eq!(back, x);
         }

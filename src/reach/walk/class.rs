@@ -102,11 +102,7 @@ pub(super) fn merge(classes: Vec<Class>) -> Vec<Class> {
         });
         grouped[at].push(class);
     }
-    let whole = |group: Vec<Class>| {
-        let sources =
-            if let [one] = &group[..] { one.sources.clone() } else { union(group.iter().map(|c| &c.sources)) };
-        group[0].with(sources)
-    };
+    let whole = |group: Vec<Class>| group[0].with(Sources::of_all(group.iter().map(|c| &c.sources)));
     grouped.into_iter().map(whole).collect()
 }
 
@@ -121,15 +117,11 @@ pub(super) struct Ended {
     pub refused: bool,
 }
 
-fn union<'s>(sets: impl Iterator<Item = &'s Sources>) -> Sources {
-    Sources::new(sets.flat_map(|s| s.ranges().iter().copied()).collect())
-}
-
 /// Weighs all ways together: a source is accepted if every way of its passes, refused if every one is refused.
 pub(super) fn weigh(passed: &[Class], ended: &[Ended], obstacles: &[Obstacle]) -> Vec<Judged> {
-    let passing = union(passed.iter().map(|c| &c.sources));
-    let refused = union(ended.iter().filter(|e| e.refused).map(|e| &e.sources));
-    let elsewhere = union(ended.iter().filter(|e| !e.refused).map(|e| &e.sources));
+    let passing = Sources::of_all(passed.iter().map(|c| &c.sources));
+    let refused = Sources::of_all(ended.iter().filter(|e| e.refused).map(|e| &e.sources));
+    let elsewhere = Sources::of_all(ended.iter().filter(|e| !e.refused).map(|e| &e.sources));
     let mut judged = Vec::new();
     let mut say = |sources: Sources, judgement: Judgement| {
         if !sources.is_empty() {

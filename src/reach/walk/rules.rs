@@ -92,7 +92,7 @@ impl<'a> Walk<'a> {
         let ended = self.ended[ends.0..].iter().map(|e| &e.sources);
         let gone = ended.chain(self.accepted[ends.1..].iter().map(|c| &c.sources));
         let other = behind.next.iter().filter(|c| c.state != was.state).chain(&behind.returned).map(|c| &c.sources);
-        let touched = Sources::new(gone.chain(other).flat_map(|s| s.ranges().iter().copied()).collect());
+        let touched = Sources::of_all(gone.chain(other));
         let untouched = was.sources.minus(&touched);
         behind.next = behind.next.into_iter().map(|c| c.with(c.sources.intersect(&touched))).collect();
         behind.next.push(was.with(untouched));
