@@ -10,7 +10,6 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,7 +22,7 @@ use crate::{
     allowlist::{Prefixes, parse, removal::PendingRemoval},
     backends::Warning,
     error::{Error, ErrorKind, Result},
-    host::{read_bounded, replace_own},
+    host::{self, read_bounded, replace_own},
     plan::Protocol,
 };
 
@@ -308,11 +307,7 @@ fn digest_of(bytes: &[u8]) -> Digest {
 
 /// Makes the state folder, readable by everybody: nothing in it is secret.
 pub(crate) fn make_folder(dir: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)
-        .map_err(|e| Error::io(ErrorKind::State, "make the state folder", dir, &e))
+    host::make_folder(dir).map_err(|e| Error::io(ErrorKind::State, "make the state folder", dir, &e))
 }
 
 /// What an [`Applied`] record says, read back; `None` if its list is gone or damaged.

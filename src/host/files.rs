@@ -74,6 +74,22 @@ pub fn read_bounded(path: &Path, most: u64, links: bool) -> io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
+/// Makes a folder, and those above it that are missing, for everybody to look into, whatever the caller's umask says: what
+/// edgeallow keeps isn't secret, and `edgeallow status` of an ordinary user reads it.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_folder(above)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
 pub(super) fn names(path: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,

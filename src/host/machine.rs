@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -262,11 +262,7 @@ impl Act for Machine {
 
     fn mkdir(&self, path: &Path) -> Result<()> {
         self.forget();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(path)
-            .map_err(|e| Error::io(ErrorKind::Io, "make the folder", path, &e))
+        files::make_folder(path).map_err(|e| Error::io(ErrorKind::Io, "make the folder", path, &e))
     }
 
     fn rmdir(&self, path: &Path) -> Result<()> {

@@ -26,7 +26,7 @@ pub mod signals;
 mod spawn;
 pub mod watch;
 
-pub use files::{read_bounded, replace_own};
+pub use files::{make_folder, read_bounded, replace_own};
 pub use hook::{Ended, run_hook};
 pub use logs::OpenLog;
 pub use machine::Machine;

@@ -97,6 +97,19 @@ fn without_privilege_it_says_so_and_changes_nothing(kind: &dyn Kind) {
 }
 
 #[test]
+fn what_is_made_under_a_strict_umask_can_still_be_read_by_everybody() {
+    let lab = host(&WITH_INCLUDE);
+    lab.run(["sh", "-c", "umask 077; edgeallow sync --offline --quiet"]);
+    let open = lab.run(["find", "/etc/edgeallow", "/var/lib/edgeallow", "!", "-perm", "-o=r"]).stdout;
+    // What locks and what is set aside is for root alone; the rest is not.
+    assert_eq!(open.lines().filter(|path| !path.ends_with(".lock")).collect::<Vec<_>>(), Vec::<&str>::new());
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/local/bin/edgeallow"];
+    let status = lab.command([&nobody[..], &["status", "--offline"]].concat()).run();
+    assert!(status.stdout.contains("List: 15 IPv4 and 7 IPv6 prefixes"), "{status:?}");
+    assert!(!status.stderr.contains("Permission denied"), "{status:?}");
+}
+
+#[test]
 fn a_missing_nft_is_a_clear_error() {
     let lab = host(&WITH_INCLUDE);
     lab.files(|| fs::copy("/usr/sbin/nft", "/mnt/nft").and_then(|_| fs::remove_file("/usr/sbin/nft")));

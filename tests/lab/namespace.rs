@@ -44,6 +44,8 @@ pub fn check_prerequisites() {
     static MISSING: OnceLock<Vec<String>> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
         keep_descriptors_to_ourselves();
+        // As a service has it: servers read files that the tests write, under names of their own.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let mut missing = Vec::new();
         if !rustix::process::geteuid().is_root() {
             missing.push("these tests make throwaway hosts of namespaces: run them as root".to_owned());
