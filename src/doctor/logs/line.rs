@@ -74,7 +74,8 @@ impl<'a> Reader<'a> {
         }
         if let Some(rest) = line.strip_prefix('[') {
             if let Some((at, rest)) = self.clock.apache(rest) {
-                return Some((at, apache(rest.strip_prefix("] ")?)?));
+                let rest = rest.strip_prefix("] ")?;
+                return Some((at, if is_apaches(rest) { apache(rest) } else { kernel(rest) }?));
             }
             let (at, rest) = self.clock.php(rest)?;
             return Some((at, php(rest.strip_prefix("] ")?.split_once(": ")?.1)?));
@@ -157,6 +158,14 @@ fn nginx(text: &str) -> Option<Message> {
     own.contains("(24: Too many open files)").then(|| Message::new(Kind::OpenFiles, None, "nginx"))
 }
 
+/// Whether `[module:level]`, or `[level]` as it once was, begins this: `dmesg -T` writes its times as Apache does.
+fn is_apaches(text: &str) -> bool {
+    let group = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    group.is_some_and(|(group, _)| {
+        group.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_:".contains(&b))
+    })
+}
+
 /// `[module:level] [pid 1:tid 2] [client 192.0.2.1:5] AH01630: message`
 fn apache(text: &str) -> Option<Message> {
     let (mut rest, mut client, mut evasive_denies) = (text, None, false);
@@ -223,6 +232,9 @@ fn litespeed(text: &str) -> Option<Message> {
     }
     if rest.starts_with("is over per client soft connection limit") {
         return Some(Message::new(Kind::LiteSpeedLimits, client, "soft connection limit"));
+    }
+    if rest.starts_with("Reached per client connection hard limit") {
+        return Some(Message::new(Kind::LiteSpeedLimits, client, "hard connection limit"));
     }
     if rest.starts_with(MODSECURITY) {
         return Some(modsecurity(client, rest));
@@ -311,13 +323,22 @@ fn dropped(prefix: &str, packet: &str) -> Option<Message> {
     if !["block", "drop", "reject", "deny", "denied", "refuse"].iter().any(|w| word.contains(w)) {
         return None;
     }
-    let value = |name: &str| packet.split(' ').find_map(|w| w.strip_prefix(name));
-    let flag = |name: &str| packet.split(' ').any(|w| w == name);
-    if value("PROTO=") != Some("TCP") || !flag("SYN") || flag("ACK") {
+    let (mut from, mut port, mut is_tcp, mut syn, mut ack) = (None, None, false, false, false);
+    for word in packet.split(' ') {
+        match word {
+            "PROTO=TCP" => is_tcp = true,
+            "SYN" => syn = true,
+            "ACK" => ack = true,
+            _ if word.starts_with("SRC=") => from = from.or(word.get(4..)),
+            _ if word.starts_with("DPT=") => port = port.or(word.get(4..)),
+            _ => {}
+        }
+    }
+    if !is_tcp || !syn || ack {
         return None;
     }
-    let mut found = Message::new(Kind::Packets, Some(address(value("SRC=")?)?), prefix);
-    found.port = value("DPT=").and_then(|p| p.parse().ok());
+    let mut found = Message::new(Kind::Packets, Some(address(from?)?), prefix);
+    found.port = port.and_then(|p| p.parse().ok());
     Some(found)
 }
 

@@ -104,7 +104,7 @@ impl Ask<'_> {
         let Some(scan) = Scan::new() else { return seen };
         let from = self.now.checked_sub(self.since).unwrap_or(Timestamp::MIN);
         let until = self.now.checked_add(26.hours()).unwrap_or(Timestamp::MAX);
-        let clock = Clock { zone: zone(self.host), now: self.now };
+        let clock = Clock::new(zone(self.host), self.now);
         let mut work = Work {
             ask: self,
             clock,

@@ -15,7 +15,7 @@ const LONGEST: usize = 16 << 10;
 
 /// A line that has none of these says nothing that is looked for. Each begins with four bytes that are rare in logs,
 /// because those are what is searched for first.
-const NEEDLES: [&str; 27] = [
+const NEEDLES: [&str; 28] = [
     "forbidden by rule",
     "limiting requests",
     "limiting connections",
@@ -37,6 +37,7 @@ const NEEDLES: [&str; 27] = [
     "server reached ",
     "Access to context [",
     "] is over per client",
+    "] Reached per client",
     "#Fields: ",
     " 403 1 ",
     " 403 6 ",

@@ -21,7 +21,7 @@ pub(super) enum Kind {
     ModEvasive,
     /// LiteSpeed: `[ACL] Access to context […] is denied!`.
     LiteSpeedDenies,
-    /// LiteSpeed: `is over per client soft connection limit`.
+    /// LiteSpeed: `is over per client soft connection limit`, `Reached per client connection hard limit`.
     LiteSpeedLimits,
     /// IIS: 403.1, 403.6, 403.501 to 403.503.
     IisDenies,

@@ -89,7 +89,7 @@ fn found(host: &Host, given: &[&str]) -> Vec<(&'static str, Finds)> {
 }
 
 /// A line of each kind that names an address, with `{}` for it: the id of what is found, where it is logged, the line.
-const ADDRESSED: [(&str, &str, &str); 29] = [
+const ADDRESSED: [(&str, &str, &str); 31] = [
     (
         "logs.nginx-denies",
         "/var/log/nginx/error.log",
@@ -230,6 +230,16 @@ const ADDRESSED: [(&str, &str, &str); 29] = [
         "logs.mod-evasive",
         "/var/log/apache2/error.log",
         "[Sun Nov 22 18:00:00.960586 2026] [evasive20:error] [pid 35:tid 45] [client {}:52945] client denied by server configuration: /var/www/html/index.html",
+    ),
+    (
+        "logs.litespeed-limits",
+        "/usr/local/lsws/logs/error.log",
+        "2026-11-22 18:00:00.123456 [NOTICE] [1234] [{}] Reached per client connection hard limit: 100, close connection!",
+    ),
+    (
+        "logs.packets",
+        "/var/log/kern.log",
+        "[Sun Nov 22 18:00:00 2026] [UFW BLOCK] IN=eth0 OUT= MAC=00:11 SRC={} DST=192.0.2.1 LEN=60 TOS=0x00 PREC=0x00 TTL=50 ID=1 DF PROTO=TCP SPT=5 DPT=443 WINDOW=64240 RES=0x00 SYN URGP=0",
     ),
 ];
 

@@ -2,6 +2,8 @@
 //!
 //! Belongs here: formats. Does not: what is logged.
 
+use std::cell::Cell;
+
 use jiff::{Timestamp, ToSpan as _, civil::DateTime, tz::TimeZone};
 
 /// How far a line may be ahead of the clock, for hosts whose clocks differ, and for a year that isn't written.
@@ -11,13 +13,27 @@ const AHEAD_HOURS: i64 = 26;
 pub(super) struct Clock {
     /// The zone that programs write local times in.
     pub zone: TimeZone,
-    /// Now, for years that aren't written.
-    pub now: Timestamp,
+    /// The latest time that a line may be of, and its year here, for years that aren't written.
+    latest: Timestamp,
+    year: i64,
+    /// The local time that was asked about last: a busy log has many lines in the same second.
+    last: Cell<Option<(DateTime, Timestamp)>>,
 }
 
 impl Clock {
+    pub fn new(zone: TimeZone, now: Timestamp) -> Self {
+        let latest = now.checked_add(AHEAD_HOURS.hours()).unwrap_or(Timestamp::MAX);
+        let year = latest.to_zoned(zone.clone()).year().into();
+        Self { zone, latest, year, last: Cell::new(None) }
+    }
+
     fn local(&self, at: DateTime) -> Option<Timestamp> {
-        Some(self.zone.to_ambiguous_zoned(at).compatible().ok()?.timestamp())
+        if let Some((_, moment)) = self.last.get().filter(|(last, _)| *last == at) {
+            return Some(moment);
+        }
+        let moment = self.zone.to_ambiguous_zoned(at).compatible().ok()?.timestamp();
+        self.last.set(Some((at, moment)));
+        Some(moment)
     }
 
     /// `2026/11/22 18:00:00`, of nginx.
@@ -82,12 +98,10 @@ impl Clock {
             None => number(rest, 2)?,
         };
         let (time, rest) = time(rest.strip_prefix(' ')?)?;
-        let latest = self.now.checked_add(AHEAD_HOURS.hours()).ok()?;
-        let year = i64::from(latest.to_zoned(self.zone.clone()).year());
         // The 29th of February is of neither of two years in a row that aren't leap years.
         let at = (0..5).find_map(|back| {
-            let at = self.local(join((year - back, month, day), time)?)?;
-            (at <= latest).then_some(at)
+            let at = self.local(join((self.year - back, month, day), time)?)?;
+            (at <= self.latest).then_some(at)
         });
         Some((at?, rest))
     }
@@ -164,7 +178,7 @@ mod tests {
     use super::*;
 
     fn clock(now: &str) -> Clock {
-        Clock { zone: TimeZone::fixed(jiff::tz::offset(1)), now: now.parse().unwrap() }
+        Clock::new(TimeZone::fixed(jiff::tz::offset(1)), now.parse().unwrap())
     }
 
     #[test]
