@@ -20,7 +20,7 @@ use crate::{
         meter::Meter,
         teller::{News, Teller},
     },
-    report::Report,
+    report::{ReachVerdict, Report},
 };
 
 /// Looks that find nothing are written into the metrics no more often than this.
@@ -38,6 +38,7 @@ pub(super) fn run(global: &Global, args: &cli::Keep) -> Result<Exit> {
         config: None,
         teller: Teller::default(),
         meter: Meter::default(),
+        verdict: None,
     };
     let keeper = Keeper::new(every, &mut service)?;
     let _alone = lock::keep_alone(&global.state_dir)?;
@@ -57,6 +58,8 @@ struct Service {
     config: Option<Config>,
     teller: Teller,
     meter: Meter,
+    /// What the metrics say of Cloudflare's way.
+    verdict: Option<ReachVerdict>,
 }
 
 impl Work for Service {
@@ -76,7 +79,10 @@ impl Work for Service {
     fn seen(&mut self, seen: Seen) {
         let Seen { mut report, took, end, change, failure } = seen;
         let often = || self.meter.age().is_some_and(|age| age < QUIET.min(self.every));
-        if !(end == End::Clean && often()) {
+        // Whether Cloudflare gets through may change without a heal.
+        let verdict = report.reach.as_ref().map(|r| r.verdict);
+        if !(end == End::Clean && verdict == self.verdict && often()) {
+            self.verdict = verdict;
             report.warnings.extend(self.measure(&report, took));
         }
         let Some(config) = self.config.as_ref().filter(|_| change || failure) else { return };

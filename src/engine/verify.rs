@@ -24,8 +24,14 @@ use crate::{
     host::{Address, Link},
     plan::Desired,
     reach::{Facts, Judged, Judgement, Picture, Place, Probe, owner, sources as numbers, walk},
-    report::{BackendState, CulpritReport, ReachReport, ReachVerdict, Report, TraceReport},
+    report::{BackendState, CulpritReport, ReachReport, ReachVerdict, Report, TraceReport, human::in_a_line},
 };
+
+/// The warnings of a sync about what it doesn't change: whether Cloudflare gets through.
+pub(super) const OF_REACH: [&str; 3] = [REFUSED, UNKNOWN, THROTTLED];
+const REFUSED: &str = "still-refused";
+const UNKNOWN: &str = "reach-unknown";
+const THROTTLED: &str = "throttled";
 
 /// What takes an entry out of csf.deny, and its rules.
 const CSF_LIFTS: &str = "csf -dr ";
@@ -113,25 +119,26 @@ impl Session<'_> {
                     ReachVerdict::Accepted => None,
                     ReachVerdict::Throttled => Some(throttled(&reach)),
                     ReachVerdict::Unknown => Some(Warning::new(
-                        "reach-unknown",
-                        "whether Cloudflare gets through can't be told: see above for what could not be read or \
-                         understood; `edgeallow verify --address ADDRESS` shows a packet's way",
+                        UNKNOWN,
+                        format!(
+                            "whether Cloudflare gets through can't be told: {}; `edgeallow verify --address ADDRESS` \
+                             shows a packet's way",
+                            worst(&reach, ReachVerdict::Unknown)
+                        ),
                     )),
                     ReachVerdict::Refused => Some(Warning::new(
-                        "still-refused",
+                        REFUSED,
                         format!(
-                            "CLOUDFLARE IS STILL REFUSED by {}: something that isn't edgeallow's stands in the way, \
-                             see above for the rule and what would mend it",
-                            names(&reach, ReachVerdict::Refused)
+                            "CLOUDFLARE IS STILL REFUSED by {}: something that isn't edgeallow's stands in the way: {}",
+                            names(&reach, ReachVerdict::Refused),
+                            worst(&reach, ReachVerdict::Refused)
                         ),
                     )),
                 };
                 report.reach = Some(reach);
                 warning
             }
-            Err(e) => {
-                Some(Warning::new("reach-unknown", format!("whether Cloudflare gets through can't be told: {e}")))
-            }
+            Err(e) => Some(Warning::new(UNKNOWN, format!("whether Cloudflare gets through can't be told: {e}"))),
         };
         let told = report.reach.as_ref().is_some_and(|r| r.verdict < ReachVerdict::Unknown);
         if options.require_reach && !told {
@@ -339,10 +346,28 @@ fn names(reach: &ReachReport, verdict: ReachVerdict) -> String {
     names.join(" and ")
 }
 
+/// The worst of them with its rule and its mend, as not everybody who reads a warning has the report.
+fn worst(reach: &ReachReport, verdict: ReachVerdict) -> String {
+    let culprits = reach.culprits.iter().filter(|c| c.verdict == verdict).map(in_a_line);
+    // What a gap makes unknown is a culprit too, but for gaps that catch nothing.
+    let gaps = reach.gaps.iter().filter(|_| verdict == ReachVerdict::Unknown).cloned();
+    let mut unique: Vec<String> = Vec::new();
+    for what in culprits.chain(gaps) {
+        if !unique.contains(&what) {
+            unique.push(what);
+        }
+    }
+    match unique.as_slice() {
+        [] => "`edgeallow verify` says more".to_owned(),
+        [one] => one.clone(),
+        [one, more @ ..] => format!("{one}; and {} more, which `edgeallow verify` shows", more.len()),
+    }
+}
+
 fn throttled(reach: &ReachReport) -> Warning {
     let who = names(reach, ReachVerdict::Throttled);
     Warning::new(
-        "throttled",
+        THROTTLED,
         format!("Cloudflare gets through, but only up to a rate set by {who}: a busy site would lose visitors"),
     )
 }

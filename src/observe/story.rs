@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     error::Exit,
-    report::{BackendReport, BackendState, ErrorReport, ReachReport, ReachVerdict, Report},
+    report::{BackendReport, BackendState, ErrorReport, ReachReport, ReachVerdict, Report, human::in_a_line},
 };
 
 /// Which events these are.
@@ -91,7 +91,7 @@ fn reach(command: &str, reach: &ReachReport) {
         let name = c.name.as_deref().or(c.tool).unwrap_or("this machine");
         tracing::warn!(
             target: TARGET, command, verdict = c.verdict.as_str(), tool = c.tool, effect = c.effect, rule, mend,
-            "reach: {name} is in the way: {}", c.effect
+            "reach: {name} is in the way: {}: {}", c.effect, in_a_line(c)
         );
     }
 }

@@ -17,6 +17,8 @@ mod reach;
 #[path = "human_watch.rs"]
 mod watch;
 
+pub(crate) use reach::in_a_line;
+
 const BOLD: Ink = Ink::new().bold();
 const DIM: Ink = Ink::new().dimmed();
 const GREEN: Ink = AnsiColor::Green.on_default();

@@ -300,6 +300,25 @@ fn place_words(p: &PlaceReport) -> String {
     text
 }
 
+/// A rule's text may list a thousand ports, and a log is no place for them.
+const LONGEST_RULE: usize = 200;
+
+/// What it is, and what would mend it, for those who read no report: a log, a message.
+pub(crate) fn in_a_line(c: &CulpritReport) -> String {
+    let mut line = match (&c.place, &c.detail) {
+        (Some(place), _) => place_words(place),
+        (None, detail) => detail.clone().unwrap_or_default(),
+    };
+    if let Some(text) = c.place.as_ref().and_then(|p| p.text.as_ref()) {
+        let cut: String = text.chars().take(LONGEST_RULE).collect();
+        let _ = write!(line, ": `{cut}{}`", if cut.len() < text.len() { "…" } else { "" });
+    }
+    if let Some(command) = c.mend.first() {
+        let _ = write!(line, "; `{command}` would mend it");
+    }
+    visible_line(&line).into_owned()
+}
+
 fn trace_lines(out: &mut String, trace: &TraceReport, width: usize, all: bool) {
     let ink = ink(trace.verdict);
     let title = format!(

@@ -250,6 +250,63 @@ fn what_is_removed_stays_removed() {
 }
 
 #[test]
+fn what_stands_in_cloudflare_s_way_is_named_with_its_mend_and_what_soon_goes_is_not() {
+    const EARLY: &str = "table inet early {
+        chain pre { type filter hook prerouting priority -300; ip saddr 173.245.48.0/24 drop; }
+    }";
+    let lab = host(&nftables::WITH_INCLUDE);
+    let keeper = Keeper::start(&lab, &[]);
+    // Somebody loads his rules in two steps; on a busy machine the second one may come too late to prove anything.
+    let mut looks = 0;
+    let quick = (0..5).any(|_| {
+        let start = Instant::now();
+        lab.feed(["nft", "-f", "-"], EARLY);
+        looks += 1;
+        keeper.wait_for("after a change", looks);
+        lab.run(["nft", "delete", "table", "inet", "early"]);
+        let took = start.elapsed();
+        looks += 1;
+        keeper.wait_for("after a change", looks);
+        took < Duration::from_millis(900)
+    });
+    assert!(quick && keeper.said("STILL REFUSED") == 0, "{}", keeper.log());
+
+    lab.feed(["nft", "-f", "-"], EARLY);
+    keeper.wait_for("STILL REFUSED", 1);
+    let log = keeper.log();
+    let line = log.lines().find(|l| l.contains("STILL REFUSED")).expect("the line");
+    assert!(line.contains("table inet early, chain pre, rule 1") && line.contains("`ip saddr 173.245.48.0/24 drop`"));
+    // What is advised is what mends it.
+    let mend =
+        line.split('`').find(|words| words.starts_with("nft ")).unwrap_or_else(|| panic!("no command in {line}"));
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
+    lab.run(mend.split(' '));
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
+    keeper.signal(Signal::HUP);
+    keeper.wait_for("asked to look again", 1);
+    assert_eq!(keeper.said("STILL REFUSED"), 1, "{}", keeper.log());
+    keeper.end();
+}
+
+#[test]
+fn what_it_healed_counts_though_it_cannot_be_remembered() {
+    let lab = host(&nftables::WITH_INCLUDE);
+    lab.run(["cp", "-a", "/var/lib/edgeallow", "/run/state"]);
+    lab.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=755", "tmpfs", "/var/lib/edgeallow"]);
+    lab.run(["cp", "-a", "/run/state/.", "/var/lib/edgeallow"]);
+    let keeper = Keeper::start(&lab, &[]);
+    lab.run(["sh", "-c", "head -c 300000 /dev/zero >/var/lib/edgeallow/filler 2>/dev/null || true"]);
+    lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+    keeper.wait_for("healed nftables", 1);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
+    keeper.end();
+    let log = lab.read_file("/run/keep.log");
+    let healed = log.lines().filter(|l| l.contains("healed nftables")).count();
+    assert!(log.contains("No space left on device"), "{log}");
+    assert!(log.contains(&format!("ended after {healed} heals")), "{log}");
+}
+
+#[test]
 fn the_service_manager_is_told() {
     let lab = host(&nftables::WITH_INCLUDE);
     let socket = lab.inside(|| UnixDatagram::bind("/run/notify").expect("a socket"));

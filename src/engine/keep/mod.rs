@@ -4,6 +4,8 @@
 //! the first one's own doing, and the second finds nothing to do unless somebody else was at work as well. What is
 //! heard from the beginning of the last look on is somebody else's, so no change is ever overheard.
 //!
+//! That Cloudflare is refused all the same is said once it stands for a second, with the rule and what would mend it.
+//!
 //! Belongs here: the loop. Does not: when to look ([`timing`]), which files to watch ([`places`]), how a change is
 //! heard ([`crate::host`]), what a sync does ([`super::sync`]).
 
@@ -28,6 +30,7 @@ use self::{
 };
 use crate::{
     backends::Warning,
+    engine::verify::OF_REACH,
     error::{Error, ErrorKind, Exit, Result, io_reason},
     host::{
         netlink::{Listener, Writer},
@@ -63,6 +66,10 @@ pub struct Seen {
 /// At most so many programs are remembered as having changed the rule set.
 const WRITERS: usize = 4;
 
+/// What stands in Cloudflare's way must be there this long before it is said: whoever loads his rules in several steps
+/// may have refused it in between.
+const STANDS: Duration = Duration::from_secs(1);
+
 /// The warning that somebody keeps undoing what is done, so that it is put back only from time to time.
 pub const UNDONE_AGAIN: &str = "undone-again";
 
@@ -93,6 +100,9 @@ pub struct Keeper<'a> {
     said: BTreeSet<String>,
     /// What failed in the last look.
     failing: BTreeSet<String>,
+    /// Since when Cloudflare is found not to get through whatever is healed.
+    shut_since: Option<Instant>,
+    /// Looks that put something back.
     heals: u64,
 }
 
@@ -113,6 +123,7 @@ impl<'a> Keeper<'a> {
             undone_by: String::new(),
             said: BTreeSet::new(),
             failing: BTreeSet::new(),
+            shut_since: None,
             heals: 0,
         })
     }
@@ -191,6 +202,13 @@ impl<'a> Keeper<'a> {
         if looks[0].end == End::Healed {
             self.undone_by = by;
             let second = self.once("the heal before");
+            // What it finds of Cloudflare's way is what the heal has led to.
+            let (report, after) = (&mut looks[0].report, &second.report);
+            if after.reach.is_some() {
+                report.reach.clone_from(&after.reach);
+                report.warnings.retain(|w| !of_reach(w));
+                report.warnings.extend(after.warnings.iter().filter(|w| of_reach(w)).cloned());
+            }
             // It goes without saying if it finds nothing.
             if second.end != End::Clean {
                 looks.push(second);
@@ -202,6 +220,9 @@ impl<'a> Keeper<'a> {
         let step = self.timing.ended(now, end, now.duration_since(started));
         if let Some(wait) = step {
             self.tell_of(wait, end);
+        }
+        if let Some(since) = self.shut_since.filter(|since| now.duration_since(*since) < STANDS) {
+            self.timing.by(since + STANDS);
         }
         for look in looks.into_iter().filter(|look| look.end != End::Busy) {
             let seen = self.news(look, step.is_some_and(|wait| !wait.is_zero()));
@@ -253,7 +274,10 @@ impl<'a> Keeper<'a> {
         }
         let (mut news, mut failed) = (Vec::new(), false);
         news.extend(unwatched.into_iter().map(|what| (what, true)));
-        for warning in &report.warnings {
+        let shut = report.warnings.iter().any(of_reach);
+        self.shut_since = shut.then(|| self.shut_since.unwrap_or_else(Instant::now));
+        let stands = self.shut_since.is_some_and(|since| since.elapsed() >= STANDS);
+        for warning in report.warnings.iter().filter(|w| stands || !of_reach(w)) {
             news.push((format!("{} [{}]", warning.message, warning.id), true));
         }
         let of_backends = report.backends.iter().filter_map(|b| Some((b.name, b.error.as_ref()?)));
@@ -264,7 +288,9 @@ impl<'a> Keeper<'a> {
             failed = true;
         }
         self.say_new(news);
+        let mut healed = false;
         for backend in report.backends.iter().filter(|b| b.changed && b.state != BackendState::Failed) {
+            healed = true;
             let whys: BTreeSet<&str> = backend.changes.iter().map(|c| c.why.as_str()).collect();
             let whys = whys.into_iter().collect::<Vec<_>>().join("; ");
             tracing::info!("healed {} in {took} ms, after {why}: {whys}", backend.name);
@@ -274,7 +300,8 @@ impl<'a> Keeper<'a> {
             (false, true) => End::Healed,
             (false, false) => End::Clean,
         };
-        self.heals += u64::from(end == End::Healed);
+        // Also where something else failed: what is said to be healed counts.
+        self.heals += u64::from(healed);
         if end == End::Clean {
             tracing::debug!("looked for {took} ms, after {why}: nothing to do");
         }
@@ -322,6 +349,11 @@ impl<'a> Keeper<'a> {
     fn suspects(&self) -> String {
         if self.undone_by.is_empty() { String::new() } else { format!(" (it was last changed{})", self.undone_by) }
     }
+}
+
+/// Whether it is about Cloudflare getting through, which others may change at any moment.
+fn of_reach(warning: &Warning) -> bool {
+    OF_REACH.contains(&warning.id.as_str())
 }
 
 /// Who changed the rule set, as the end of a sentence: nothing if nobody is known.

@@ -78,6 +78,11 @@ impl Timing {
         self.heals.clear();
     }
 
+    /// A look shall come by then, unless looks are held back.
+    pub fn by(&mut self, then: Instant) {
+        self.next_round = self.next_round.min(then);
+    }
+
     /// Whether a change waits to be looked at.
     #[must_use]
     pub fn is_changed(&self) -> bool {
@@ -228,6 +233,18 @@ mod tests {
             timing.begin();
             assert_eq!(timing.ended(now, End::Healed, MS), None);
         }
+    }
+
+    #[test]
+    fn a_look_can_be_wanted_sooner_and_never_later() {
+        let (mut timing, now) = started();
+        timing.by(now + S);
+        assert_eq!(timing.due(), now + S);
+        timing.by(now + S * 5);
+        assert_eq!(timing.due(), now + S);
+        timing.begin();
+        timing.ended(now + S, End::Clean, MS);
+        assert_eq!(timing.due(), now + S * 601, "once only");
     }
 
     #[test]
