@@ -205,6 +205,7 @@ control_path_dir = {FOLDER}/cp
     fn start_sshd(&self, number: usize) {
         let host = &self.hosts[number - 1];
         let (address, folder) = (format!("198.18.{number}.2"), "/run/sshd");
+        let more = if number == 1 { "SetEnv SYSTEMD_OFFLINE=1\n" } else { "" };
         move_home(host);
         host.run(["mkdir", "-p", folder]);
         host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &format!("{folder}/host_key")]);
@@ -214,7 +215,7 @@ control_path_dir = {FOLDER}/cp
             format!(
                 "ListenAddress {address}:{SSH_PORT}\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n\
                  AuthorizedKeysFile {folder}/authorized_keys\nPermitRootLogin prohibit-password\n\
-                 PasswordAuthentication no\nSubsystem sftp internal-sftp\nSetEnv SYSTEMD_OFFLINE=1\n"
+                 PasswordAuthentication no\nSubsystem sftp internal-sftp\n{more}"
             ),
         );
         // It becomes a daemon, whose log is a file: it must not hold the pipes that this test reads from.
@@ -228,7 +229,8 @@ control_path_dir = {FOLDER}/cp
 
     /// One host gets the binary and a timer, one a package, and one has it already.
     ///
-    /// No lab has a service manager; systemctl enables units all the same when it is told so (`SYSTEMD_OFFLINE`).
+    /// No lab has a service manager; on the first host systemctl enables units all the same, as it is told so
+    /// (`SYSTEMD_OFFLINE`). The second has systemd as its init program, which doesn't run: a container.
     fn write_inventory(&self) {
         let package = self.package();
         let mut text = format!(
@@ -319,6 +321,10 @@ fn nftables() -> Lab {
 fn ufw() -> Lab {
     let lab = Lab::new();
     UFW.setup(&lab);
+    lab.run(["ln", "-sfn", "/lib/systemd/systemd", "/usr/sbin/init"]);
+    // Ansible goes by the program's name, and looks at what is installed where that is a shell's.
+    lab.write_file("/run/init-is", "sh\n");
+    lab.run(["mount", "--bind", "/run/init-is", "/proc/1/comm"]);
     lab.run(["ufw", "allow", "in", "on", WIRE]);
     lab
 }

@@ -22,6 +22,7 @@ const CONFIGURATION: &str = r#"{"edgeallow_config": {"ports": [443], "removal_gr
     "extra": ["198.51.100.7/32"], "iptables": {"persist": true}}}"#;
 /// What `iptables` and its like are links to.
 const IPTABLES: &str = "/usr/sbin/xtables-nft-multi";
+const SYSTEMCTL: &str = "/usr/bin/systemctl";
 /// What it says on a kernel without nf_tables.
 const BROKEN: &str = "#!/bin/sh
 echo 'iptables: Failed to initialize nft: Protocol not supported' >&2
@@ -60,10 +61,12 @@ fn a_fleet(environment: &str, versions: &[&str]) {
 #[test]
 fn what_is_no_longer_wanted_goes_and_no_secret_is_shown() {
     let fleet = Fleet::new("newest");
+    let untouched = fleet.host("nft1").rules();
     let first = site(&fleet, &["--limit", "nft1"]);
     assert_eq!(first.output.status, Some(0), "{:?}", first.output);
     other_units_take_the_place_of_the_first(&fleet);
     secrets_are_not_shown(&fleet);
+    rules_go_also_where_a_unit_cannot_be_stopped(&fleet, &untouched);
 }
 
 #[test]
@@ -270,6 +273,23 @@ fn secrets_are_not_shown(fleet: &Fleet) {
     assert!(tree["/etc/edgeallow/webhook"].starts_with("100600 0:0 "), "{tree:#?}");
     assert!(host.read_file("/etc/edgeallow/webhook").contains(SECRET));
     assert!(host.read_file("/etc/edgeallow/config.toml").contains(SECRET));
+}
+
+fn rules_go_also_where_a_unit_cannot_be_stopped(fleet: &Fleet, untouched: &Rules) {
+    let host = fleet.host("nft1");
+    host.run(["mv", SYSTEMCTL, "/mnt/systemctl"]);
+    let stubborn = "#!/bin/sh\n[ \"$1\" = disable ] && { echo 'it stays' >&2; exit 1; }\nexec /mnt/systemctl \"$@\"\n";
+    host.write_file(SYSTEMCTL, stubborn);
+    host.chmod(SYSTEMCTL, 0o755);
+    let args = ["--limit", "nft1", "-e", "edgeallow_state=absent"];
+    let played = site(fleet, &args);
+    assert!(played.output.status != Some(0) && played.said("it stays"), "{:?}", played.output);
+    assert_eq!(host.rules(), *untouched, "{:?}", played.output);
+    assert!(host.exists("/usr/local/bin/edgeallow"), "the next run has nothing to work with: {:?}", played.output);
+    host.run(["mv", "/mnt/systemctl", SYSTEMCTL]);
+    let played = site(fleet, &args);
+    assert_eq!(played.output.status, Some(0), "{:?}", played.output);
+    assert!(!host.exists("/usr/local/bin/edgeallow") && !host.exists("/etc/systemd/system/edgeallow.timer"));
 }
 
 fn absent_leaves_nothing(fleet: &Fleet, untouched: &[Rules]) {
