@@ -1,11 +1,15 @@
 //! The command line: the one place that names flags. Help, manual pages and completions are made from it.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, StringValueParser, TypedValueParser},
+};
 
 use crate::{
-    config::DEFAULT_PATH,
+    backends::registry,
+    config::{Config, DEFAULT_PATH},
     error::{Error, ErrorKind, Exit},
     observe::logs::LogFormat,
 };
@@ -26,7 +30,7 @@ pub struct Cli {
 }
 
 /// The exit statuses, as `--help` shows them.
-const EXITS: &str = "\
+pub(crate) const EXITS: &str = "\
 Exit status:
   0   done; in sync, changed or not
   1   unexpected failure
@@ -152,6 +156,7 @@ pub enum Command {
     /// Print the manual page of edgeallow, or of one of its commands
     Man {
         /// The command
+        #[arg(value_parser = Suggested(|| COMMANDS.to_vec()), hide_possible_values = true)]
         command: Option<String>,
         /// Print the names of the commands instead, one a line: each has a page
         #[arg(long, conflicts_with = "command")]
@@ -190,7 +195,7 @@ pub struct Sync {
     #[arg(long, requires = "dry_run")]
     pub exit_code: bool,
     /// Only this backend; may be given several times [default: as configured]
-    #[arg(long = "backend", value_name = "NAME")]
+    #[arg(long = "backend", value_name = "NAME", value_parser = Suggested(backends))]
     pub backends: Vec<String>,
     /// The list.
     #[command(flatten)]
@@ -266,7 +271,7 @@ pub struct Remove {
     #[arg(long)]
     pub dry_run: bool,
     /// Only this backend; may be given several times [default: every one]
-    #[arg(long = "backend", value_name = "NAME")]
+    #[arg(long = "backend", value_name = "NAME", value_parser = Suggested(backends))]
     pub backends: Vec<String>,
     /// Metrics.
     #[command(flatten)]
@@ -320,6 +325,26 @@ pub struct Watch {
     /// Metrics.
     #[command(flatten)]
     pub monitoring: Monitoring,
+}
+
+/// A word for which shells and help offer these. Whether it is one of them is judged where it is used, in better words.
+#[derive(Debug, Clone, Copy)]
+struct Suggested(fn() -> Vec<&'static str>);
+
+impl TypedValueParser for Suggested {
+    type Value = String;
+
+    fn parse_ref(&self, cmd: &clap::Command, arg: Option<&clap::Arg>, value: &OsStr) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(cmd, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new((self.0)().into_iter().map(PossibleValue::new)))
+    }
+}
+
+fn backends() -> Vec<&'static str> {
+    registry(&Config::default(), &[]).iter().map(|backend| backend.meta().name).collect()
 }
 
 /// A program and its arguments.

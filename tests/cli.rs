@@ -224,14 +224,28 @@ fn completions_and_manual_pages_for_all_that_there_is() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(run(dir.path(), &["completions", shell]).1.contains("sync"), "{shell}");
     }
-    assert!(run(dir.path(), &["man"]).1.contains(".TH edgeallow 8"));
+    // A shell offers what there is to be named; what is wrong is still said in edgeallow's own words.
+    let bash = run(dir.path(), &["completions", "bash"]).1;
+    assert!(bash.contains("ufw nftables csf iptables firewalld fail2ban mod_evasive"), "{bash}");
+    assert!(bash.contains("sync status verify doctor remove fetch backends keep watch completions man\""), "{bash}");
+    let (status, _, err) = run(dir.path(), &["remove", "--dry-run", "--backend", "nft"]);
+    assert!(status == 2 && err.contains("there is no backend called `nft`"), "{err}");
+    let overview = run(dir.path(), &["man"]).1;
+    assert!(overview.contains(".TH edgeallow 8"));
+    for words in ["[\\fB\\-\\-config\\fR \\fIFILE\\fR]", "EXIT STATUS", "SEE ALSO", "FILES", "ENVIRONMENT"] {
+        assert!(overview.contains(words), "no {words} in {overview}");
+    }
     let (status, list, _) = run(dir.path(), &["man", "--list"]);
     let listed: Vec<&str> = list.lines().collect();
-    let overview = edgeallow::cli::definition();
-    let defined: Vec<&str> = overview.get_subcommands().map(clap::Command::get_name).collect();
+    let definition = edgeallow::cli::definition();
+    let defined: Vec<&str> = definition.get_subcommands().map(clap::Command::get_name).collect();
     assert!(status == 0 && listed == defined && listed.contains(&"sync"), "{list}");
     for command in listed {
         let (status, page, _) = run(dir.path(), &["man", command]);
+        for page in [&page, &overview] {
+            assert!(!page.contains("EXTRA") && !page.contains("edgeallow\\-help"), "{page}");
+        }
+        assert!(overview.contains(&format!("\\fBedgeallow\\-{command}\\fR(8)")), "{overview}");
         assert!(status == 0 && page.contains(&format!(".TH edgeallow-{command} 8")), "{page}");
     }
     let (status, _, err) = run(dir.path(), &["man", "nothing"]);
