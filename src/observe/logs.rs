@@ -57,24 +57,49 @@ pub fn init(form: LogFormat, global: &Global) -> bool {
     };
     let mut missing = Vec::new();
     let layer = layer(asked, global, &mut missing);
-    // Only a second call could fail, and there is none.
-    let _ = tracing_subscriber::registry().with(layer).try_init();
     let complete = missing.is_empty();
     // That systemd's own journal can't be reached from within a service is the operator's choice.
-    if form != LogFormat::Auto {
-        for what in missing {
-            tracing::warn!("{what}");
-        }
+    let is_told = form != LogFormat::Auto && !complete;
+    let layer = if is_told && global.quiet && missing.len() == ways(asked) { story_on_stderr(global) } else { layer };
+    // Only a second call could fail, and there is none.
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+    if is_told {
+        let whither = if missing.len() == ways(asked) { "standard error" } else { "syslog" };
+        tracing::warn!("{}, so logs go to {whither}", missing.join(", and "));
     }
     // The journal that was asked for need not be where standard error leads to: cron mails that.
     asked == LogFormat::Json || (asked == LogFormat::Journal && complete && is_the_journal(io::stderr()))
 }
 
+/// In how many places a log is looked for before standard error gets it.
+const fn ways(asked: LogFormat) -> usize {
+    match asked {
+        LogFormat::Journal => 2,
+        LogFormat::Syslog => 1,
+        _ => 0,
+    }
+}
+
+/// For a quiet run whose log has no other place: its report says less than the log that was asked for.
+fn story_on_stderr(global: &Global) -> Boxed {
+    tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(colour(global.color))
+        .with_target(false)
+        .without_time()
+        .with_filter(kept(global))
+        .boxed()
+}
+
+/// A log that is kept tells the whole story, however quiet the run is to be for the one who started it.
+const fn kept(global: &Global) -> LevelFilter {
+    if global.verbose > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO }
+}
+
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
 
 fn layer(format: LogFormat, global: &Global, missing: &mut Vec<String>) -> Boxed {
-    // A log that is kept tells the whole story, however quiet the run is to be for the one who started it.
-    let kept = if global.verbose > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let kept = kept(global);
     match format {
         LogFormat::Journal => match tracing_journald::layer() {
             Ok(journal) => {
@@ -94,7 +119,7 @@ fn layer(format: LogFormat, global: &Global, missing: &mut Vec<String>) -> Boxed
                     .boxed()
             }
             Err(e) => {
-                missing.push(format!("the journal can't be reached ({}), so logs go elsewhere", io_reason(&e)));
+                missing.push(format!("the journal can't be reached ({})", io_reason(&e)));
                 layer(LogFormat::Syslog, global, missing)
             }
         },
@@ -108,8 +133,7 @@ fn layer(format: LogFormat, global: &Global, missing: &mut Vec<String>) -> Boxed
                 .with_filter(kept)
                 .boxed(),
             Err(e) => {
-                let what = format!("syslog can't be reached at {} ({})", syslog::PATH, io_reason(&e));
-                missing.push(format!("{what}, so logs go to standard error"));
+                missing.push(format!("syslog can't be reached at {} ({})", syslog::PATH, io_reason(&e)));
                 layer(LogFormat::Human, global, missing)
             }
         },

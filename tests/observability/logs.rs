@@ -119,6 +119,11 @@ fn without_a_journal_syslog_gets_it_and_without_that_standard_error() {
     let list = list_with(&lab, "list", &[]);
     let neither = lab.edgeallow(["sync", "--log-format", "journal", "--list", &list]).expect_ok();
     assert!(neither.stderr.contains("syslog can't be reached at /dev/log"), "{neither:?}");
+    // Also where the run is to be quiet: then the log has no other place.
+    lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+    let quiet = lab.edgeallow(["sync", "-q", "--log-format", "journal", "--list", &list]).expect_ok();
+    let said = |words: &str| quiet.stderr.lines().filter(|l| l.contains(words)).count();
+    assert_eq!((said("so logs go to standard error"), said("sync done in")), (1, 1), "{quiet:?}");
     // In a service whose journal is out of reach nobody is told twice.
     let in_service = service(&lab, &["sync", "-q", "--list", &list]).expect_ok();
     assert_eq!(in_service.stderr, "");
