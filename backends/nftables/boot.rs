@@ -21,6 +21,8 @@ use crate::{
 
 /// The folder of our files.
 pub(super) const FOLDER: &str = "/etc/edgeallow/nftables";
+/// The folder that it is in.
+pub(super) const ABOVE: &str = "/etc/edgeallow";
 /// The drop-in and its folder.
 pub(super) const DROP_IN: &str = "/etc/systemd/system/nftables.service.d/edgeallow.conf";
 pub(super) const DROP_IN_FOLDER: &str = "/etc/systemd/system/nftables.service.d";
@@ -165,7 +167,9 @@ fn take_out(boot: &BootSeen, to: &Stored, plan: &mut Plan) -> Result<()> {
     // Also where there was no file: a run that failed may have got no further than the folder.
     if to.files.is_empty() && boot.folder == Folder::Ours {
         plan.change("nothing is left in it", Step::Rmdir(FOLDER.into()));
-        plan.change("nothing may be left in it", Step::Rmdir("/etc/edgeallow".into()));
+        if boot.above == Folder::Ours {
+            plan.change("nothing is left in it", Step::Rmdir(ABOVE.into()));
+        }
     }
     Ok(())
 }

@@ -203,6 +203,9 @@ fn files(cx: &Context<'_>) -> Result<BootSeen> {
         }
     }
     seen.folder = kind_of(host, folder, others);
+    let above = Path::new(boot::ABOVE);
+    let others = host.folder(above)?.iter().any(|name| !folder.ends_with(name));
+    seen.above = kind_of(host, above, others);
     let drop_in = Path::new(boot::DROP_IN);
     seen.drop_in = host.file(drop_in)?.map(|f| OurFile { content: f.content, symlink: f.symlink });
     let folder = Path::new(boot::DROP_IN_FOLDER);

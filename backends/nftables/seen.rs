@@ -144,6 +144,8 @@ pub struct BootSeen {
     pub drop_in: Option<OurFile>,
     /// Whether the folder of our files is there, and whether it holds files of others.
     pub folder: Folder,
+    /// The same of the folder that it is in, where the configuration is too.
+    pub above: Folder,
     /// The same of the drop-in's folder.
     pub drop_in_folder: Folder,
     /// Leave all this as it is.

@@ -145,6 +145,11 @@ fn what_loads_a_file_comes_after_it_and_goes_before_it() {
             "rmdir /etc/edgeallow"
         ]
     );
+    // What stays is not listed, nor counted.
+    machine.files.insert("/etc/edgeallow/config.toml".into(), vec![]);
+    let seen = b.observe(&context(&machine)).unwrap();
+    let last = b.steps(&seen, &Owned::default()).unwrap();
+    assert_eq!(written(&last).last().unwrap(), "rmdir /etc/edgeallow/nftables");
 }
 
 #[test]
