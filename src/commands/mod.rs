@@ -38,9 +38,10 @@ use crate::{
 pub fn run(cli: Cli) -> ExitCode {
     let Cli { mut global, command } = cli;
     global.is_service = matches!(&command, Command::Keep(_)) || matches!(&command, Command::Watch(args) if !args.once);
+    let mut waited = sync::Waited::default();
     if let Command::Sync(args) = &command {
         global.offline |= args.restore || args.fetched.is_some();
-        sync::wait(args.random_delay);
+        waited = sync::Waited::at_most(args.random_delay, &global.state_dir);
     }
     match global.color {
         Color::Auto => {}
@@ -49,7 +50,11 @@ pub fn run(cli: Cli) -> ExitCode {
     }
     global.stderr_is_a_log = observe::logs::init(log_form(&global, &command), &global);
     let exit = match command {
-        Command::Sync(args) => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args)),
+        Command::Sync(args) => match waited.in_vain(&args) {
+            // Not even the metrics are written: nobody would look after them.
+            Some(report) => print(&global, &report, &[]),
+            None => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args, &waited)),
+        },
         Command::Status(args) => reported(&global, "status", &[], &args.monitoring, |s| status::run(s, &args)),
         Command::Verify(args) => reported(&global, "verify", &[], &args.monitoring, |s| verify::run(s, &args)),
         Command::Doctor(args) => {

@@ -3,16 +3,19 @@
 use std::{path::Path, thread::sleep, time::Duration};
 
 use crate::{
+    backends::Warning,
     cli,
     engine::{
         fetched,
-        sync::{Options, Session},
+        state::Store,
+        sync::{NOTHING_APPLIED, Options, Session},
     },
     error::Exit,
+    host::executable_is_gone,
     report::Report,
 };
 
-pub(super) fn run(session: &Session<'_>, args: &cli::Sync) -> Report {
+pub(super) fn run(session: &Session<'_>, args: &cli::Sync, waited: &Waited) -> Report {
     // Without network the list can only be what somebody else has fetched. At boot even that isn't wanted.
     let usual = || session.offline && !args.restore && args.lists.lists.is_empty() && Path::new(fetched::PATH).exists();
     let options = Options {
@@ -23,6 +26,7 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync) -> Report {
         remove_now: args.remove_now,
         require_reach: args.require_reach,
         restore: args.restore,
+        while_applied: waited.was_applied,
         fetched: args.fetched.clone().or_else(|| usual().then(|| fetched::PATH.into())),
         deep: false,
         fetch_limit: None,
@@ -34,9 +38,35 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync) -> Report {
     report
 }
 
-/// Waits for a time that is up to chance, at most this many seconds.
-pub(super) fn wait(at_most: u32) {
-    if at_most > 0 {
-        sleep(Duration::from_secs_f64(f64::from(at_most) * fastrand::f64()));
+/// What a run has to know of the time that it waited: whoever took edgeallow out meanwhile must not find it back.
+#[derive(Debug, Default)]
+pub(super) struct Waited {
+    /// Whether something was applied when it began to wait.
+    was_applied: bool,
+    /// Whether the program has been removed since.
+    is_removed: bool,
+}
+
+impl Waited {
+    /// Waits for a time that is up to chance, at most this many seconds.
+    pub(super) fn at_most(seconds: u32, state_dir: &Path) -> Self {
+        if seconds == 0 {
+            return Self::default();
+        }
+        // One that can't be read is the run's to tell.
+        let was_applied = Store::new(state_dir).load(false).is_ok_and(|found| !found.state.backends.is_empty());
+        sleep(Duration::from_secs_f64(f64::from(seconds) * fastrand::f64()));
+        Self { was_applied, is_removed: executable_is_gone() }
+    }
+
+    /// What to report instead of a run, where there is nobody left to own what it would do.
+    pub(super) fn in_vain(&self, args: &cli::Sync) -> Option<Report> {
+        self.is_removed.then(|| {
+            let mut report = Report::blank("sync", args.dry_run);
+            let what = "edgeallow was removed from this machine while this run waited, so nothing was done";
+            tracing::debug!("{what}");
+            report.warnings.push(Warning::new(NOTHING_APPLIED, what));
+            report
+        })
     }
 }

@@ -67,6 +67,8 @@ pub struct Options {
     pub require_reach: bool,
     /// Only put back what is applied: do nothing where nothing is.
     pub restore: bool,
+    /// Something was applied when the operator asked for this run: do nothing where nothing is any more.
+    pub while_applied: bool,
     /// A list that another process has fetched: see [`super::fetched`].
     pub fetched: Option<std::path::PathBuf>,
     /// How long the network may take in all before an older list is used; nothing: as long as the configuration says.
@@ -110,6 +112,12 @@ impl Session<'_> {
                 "by {} nothing is applied on this machine, so nothing was put back; `edgeallow sync` applies the list",
                 self.store.dir().display()
             );
+            report.warnings.push(Warning::new(NOTHING_APPLIED, what));
+            return Ok(());
+        }
+        if options.while_applied && nothing_applied {
+            let what = "what was applied was taken out while this run waited, so nothing was put back; `edgeallow sync` \
+                        applies the list";
             report.warnings.push(Warning::new(NOTHING_APPLIED, what));
             return Ok(());
         }

@@ -30,7 +30,7 @@ pub use files::{make_folder, read_bounded, replace_own};
 pub use hook::{Ended, run_hook};
 pub use logs::OpenLog;
 pub use machine::Machine;
-pub use proc::{Process, Program};
+pub use proc::{Process, Program, executable_is_gone};
 pub mod netlink;
 
 use crate::{

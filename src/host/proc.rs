@@ -4,7 +4,9 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -47,6 +49,19 @@ pub struct Process {
 
 /// No process is asked for more than this many of its files: reading a name for each takes a second a million.
 const MOST_FILES: usize = 200_000;
+
+/// Whether the program that this process runs has been removed since it was started. One that was replaced, as by an
+/// upgrade, has not.
+#[must_use]
+pub fn executable_is_gone() -> bool {
+    fs::read_link("/proc/self/exe").is_ok_and(|link| is_gone(&link))
+}
+
+/// The kernel writes so behind the name of a file that has none any more (proc(5)).
+fn is_gone(link: &Path) -> bool {
+    let name = link.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    name.is_some_and(|name| matches!(Path::new(OsStr::from_bytes(name)).try_exists(), Ok(false)))
+}
 
 /// The running processes whose name is wanted, in the order of their numbers. One that ends meanwhile is left out.
 pub(super) fn running(wanted: &dyn Fn(&str) -> bool) -> Vec<Process> {
@@ -147,6 +162,19 @@ fn socket(link: &Path) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_program_is_gone_when_nothing_took_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("edgeallow");
+        let mut link = program.clone().into_os_string();
+        link.push(" (deleted)");
+        assert!(is_gone(Path::new(&link)) && !is_gone(&program));
+        fs::write(&program, "the next version").unwrap();
+        assert!(!is_gone(Path::new(&link)), "an upgrade");
+        assert!(!executable_is_gone());
+    }
 
     #[test]
     fn this_process_holds_its_socket() {

@@ -1,5 +1,7 @@
 //! Hosts on which something is missing, full, forbidden or in the way: a clear error, nothing half-done, nothing lost.
 
+mod waits;
+
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use serde_json::Value;

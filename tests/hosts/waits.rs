@@ -1,0 +1,105 @@
+//! Runs that wait for their time, as those of a fleet do, and what may happen to the machine meanwhile.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::told;
+use crate::{
+    conformance::{Kind as _, nftables::WITH_INCLUDE},
+    lab::{EDGE4, Lab, Reach},
+    run::{remove, sync},
+};
+
+/// A copy of the program, which a test may take away.
+const PROGRAM: &str = "/usr/local/sbin/edgeallow";
+
+/// A host with that copy, on which these ranges are let in.
+fn applied() -> Lab {
+    let lab = Lab::new();
+    WITH_INCLUDE.setup(&lab);
+    lab.run(["cp", "/usr/local/bin/edgeallow", PROGRAM]);
+    sync(&lab, &[]);
+    lab
+}
+
+/// Starts a sync, lets something happen while it waits, and lets it go on: its report.
+fn meanwhile(lab: &Lab, what: impl FnOnce()) -> Value {
+    let waiting = (0..50).find_map(|_| wait(lab));
+    let waiting = waiting.expect("of fifty runs none waits for half of four seconds");
+    let stopped = Pid::from_child(&waiting);
+    kill_process(stopped, Signal::STOP).expect("hold it");
+    what();
+    kill_process(stopped, Signal::CONT).expect("let it go on");
+    let output = waiting.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("a report")
+}
+
+/// A sync that has just begun to wait; none if it didn't have to wait for long enough to be met in it.
+fn wait(lab: &Lab) -> Option<Child> {
+    let mut child = lab.inside(|| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["sync", "--offline", "--format", "json", "--random-delay", "4"]).env_clear().current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start edgeallow")
+    });
+    let (start, call) = (Instant::now(), format!("/proc/{}/syscall", child.id()));
+    let waits = |call: &str| {
+        let number = call.split_whitespace().next().and_then(|n| n.parse().ok());
+        number.is_some_and(|n: i64| n == libc::SYS_clock_nanosleep || n == libc::SYS_nanosleep)
+    };
+    loop {
+        if child.try_wait().expect("ask for its end").is_some() {
+            return None;
+        }
+        if fs::read_to_string(&call).is_ok_and(|call| waits(&call)) {
+            return Some(child);
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "it neither waits nor ends");
+        sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_was_removed_while_a_run_waited_stays_removed() {
+    let lab = applied();
+    let rules = lab.rules();
+    let report = meanwhile(&lab, || drop(remove(&lab, &[])));
+    assert_eq!((told(&report), &report["changed"]), (vec!["nothing-applied"], &false.into()), "{report:#}");
+    assert_ne!(lab.connect(EDGE4, 443), Reach::Accepted);
+    // Where nothing was applied before, a first sync is what was asked for.
+    let report = meanwhile(&lab, || ());
+    assert_eq!(report["changed"], true, "{report:#}");
+    assert_eq!(lab.rules(), rules);
+    // As is one that finds its rules gone, but not by its own hand.
+    let report = meanwhile(&lab, || drop(lab.run(["nft", "flush", "chain", "inet", "filter", "input"])));
+    assert_eq!((told(&report).contains(&"nothing-applied"), &report["changed"]), (false, &true.into()), "{report:#}");
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
+}
+
+#[test]
+fn a_run_whose_program_was_removed_while_it_waited_does_nothing_and_one_that_was_upgraded_goes_on() {
+    let lab = applied();
+    let report = meanwhile(&lab, || {
+        lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+        lab.run(["cp", PROGRAM, "/usr/local/sbin/edgeallow.new"]);
+        lab.run(["mv", "/usr/local/sbin/edgeallow.new", PROGRAM]);
+    });
+    assert_eq!(report["changed"], true, "{report:#}");
+
+    // Also where nobody took the rules out before.
+    let everything = ["/etc/edgeallow", "/var/lib/edgeallow", PROGRAM];
+    let report = meanwhile(&lab, || {
+        lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+        lab.run([["rm", "-r"].as_slice(), &everything].concat());
+    });
+    assert_eq!((told(&report), &report["changed"]), (vec!["nothing-applied"], &false.into()), "{report:#}");
+    assert!(everything.iter().all(|path| !lab.exists(path)), "something came back");
+    assert_ne!(lab.connect(EDGE4, 443), Reach::Accepted);
+}
