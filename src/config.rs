@@ -61,8 +61,10 @@ pub struct Config {
     /// Where logs go, and how; `--log-format` wins.
     pub log_format: LogFormat,
     /// `[on_change]`: told when a run has changed something.
+    #[serde(deserialize_with = "crate::observe::hooks::section")]
     pub on_change: HookConfig,
     /// `[on_failure]`: told when a run has failed.
+    #[serde(deserialize_with = "crate::observe::hooks::section")]
     pub on_failure: HookConfig,
     /// `[source]`
     pub source: SourceConfig,
@@ -179,11 +181,9 @@ impl Config {
             let place = line.map_or_else(|| name.to_owned(), |n| format!("{name}, line {n}"));
             let message = e.message().trim().trim_end_matches('.').replace('\n', " ");
             let (mut message, mut hint) = explain(&message);
-            if message.starts_with("invalid type") || message.starts_with("invalid value") {
-                let written = line.and_then(|n| text.lines().nth(n - 1)).unwrap_or_default().trim();
-                // The address of a webhook is as good as a password.
-                let written = if written.contains("://") { key_of(written) } else { written };
-                message = format!("`{written}`: {message}");
+            if message.starts_with("invalid ") || message.starts_with(UNSHOWN) {
+                let key = line.and_then(|n| text.lines().nth(n - 1)).and_then(key_of);
+                message = key.map_or_else(|| message.clone(), |key| format!("`{key}`: {message}"));
                 hint = hint.or_else(|| Some("examples/config.toml shows every key with its default".to_owned()));
             }
             let e = Error::new(ErrorKind::Config, format!("{place}: {message}"));
@@ -223,15 +223,34 @@ impl Config {
     }
 }
 
-fn key_of(line: &str) -> &str {
-    line.split_once('=').map_or("this line", |(key, _)| key.trim())
+/// How a message begins that keeps to itself what is written there.
+pub(crate) const UNSHOWN: &str = "what stands there can't be used";
+
+/// The key of a line, if it looks like one: what has slipped into its place may be a secret.
+fn key_of(line: &str) -> Option<&str> {
+    let key = line.split_once('=')?.0.trim();
+    is_key(key).then_some(key)
 }
+
+fn is_key(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    !text.is_empty() && text.len() <= LONGEST_KEY && text.chars().all(fits)
+}
+
+/// No key that there is has more letters, with its section's name before it.
+const LONGEST_KEY: usize = 40;
 
 /// serde's "unknown field `prots`, expected one of `ports`, …" as a sentence and a suggestion.
 fn explain(message: &str) -> (String, Option<String>) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let Some(unknown) = message.starts_with("unknown field").then(|| quoted.next()).flatten() else {
-        return (message.to_owned(), None);
+        // An address may hold a password, in whichever place it is.
+        if !message.contains("://") {
+            return (message.to_owned(), None);
+        }
+        let wanted = message.rsplit_once(", expected ").map_or("", |(_, wanted)| wanted);
+        let wanted = if wanted.is_empty() { String::new() } else { format!(": expected {wanted}") };
+        return (format!("{UNSHOWN}{wanted}"), None);
     };
     let known: Vec<&str> = quoted.collect();
     let nearest = known.iter().map(|k| (strsim::damerau_levenshtein(unknown, k), *k)).min();
@@ -239,7 +258,8 @@ fn explain(message: &str) -> (String, Option<String>) {
         Some((distance, key)) if distance <= 3 && distance < key.len() => format!("did you mean `{key}`?"),
         _ => format!("what can be set here: {}", known.join(", ")),
     };
-    (format!("unknown key `{unknown}`"), Some(hint))
+    let message = if is_key(unknown) { format!("unknown key `{unknown}`") } else { "unknown key".to_owned() };
+    (message, Some(hint))
 }
 
 fn ports<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeSet<u16>, D::Error> {

@@ -3,14 +3,17 @@
 //! Belongs here: when they are told, and what. Does not: running a program ([`crate::host`]), the request
 //! ([`crate::source`]).
 
-use std::{path::PathBuf, sync::atomic::AtomicBool, time::Duration};
+use std::{fmt, path::PathBuf, sync::atomic::AtomicBool, time::Duration};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, value::MapAccessDeserializer},
+};
 
 use super::story;
 use crate::{
     backends::Warning,
-    config::Config,
+    config::{Config, UNSHOWN},
     error::{Error, ErrorKind, Exit, Result, io_reason},
     host::{read_bounded, run_hook},
     report::{ReachVerdict, Report},
@@ -26,16 +29,63 @@ const LONGEST: u64 = 64 << 10;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HookConfig {
     /// A program and its arguments; no shell. It gets the JSON report on standard input.
+    #[serde(deserialize_with = "words")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub command: Vec<String>,
     /// Where to send a Slack-compatible message.
+    #[serde(deserialize_with = "address")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub webhook: Option<Webhook>,
     /// A file that holds the address of the webhook, which is as good as a password.
+    #[serde(deserialize_with = "path")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<PathBuf>"))]
     pub webhook_file: Option<PathBuf>,
     /// How long each of the two may take.
-    #[serde(deserialize_with = "crate::source::duration")]
+    #[serde(deserialize_with = "time")]
     #[cfg_attr(feature = "schema", schemars(with = "String", extend("type" = ["string", "integer"])))]
     pub timeout: Duration,
+}
+
+/// `[on_change]` or `[on_failure]`, of which an error shows nothing but the keys: the address of a webhook is as good as a
+/// password, wherever in there it was written by mistake.
+///
+/// # Errors
+/// What is wrong, without what was found.
+pub fn section<'de, D: Deserializer<'de>>(from: D) -> Result<HookConfig, D::Error> {
+    struct Section;
+    impl<'de> de::Visitor<'de> for Section {
+        type Value = HookConfig;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a section with `command`, `webhook_file` and so on below it")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HookConfig, A::Error> {
+            HookConfig::deserialize(MapAccessDeserializer::new(map))
+        }
+        fn visit_str<E: de::Error>(self, _: &str) -> Result<HookConfig, E> {
+            Err(unshown("a section with `command`, `webhook_file` and so on below it"))
+        }
+    }
+    from.deserialize_map(Section)
+}
+
+fn unshown<E: de::Error>(wanted: &str) -> E {
+    E::custom(format_args!("{UNSHOWN}: {wanted} belongs there"))
+}
+
+fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Vec::deserialize(from).map_err(|_| unshown("a list of words such as [\"/usr/local/bin/hook\", \"--mail\"]"))
+}
+
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Webhook>, D::Error> {
+    Option::deserialize(from).map_err(|_| unshown("an address in quotes"))
+}
+
+fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    Option::deserialize(from).map_err(|_| unshown("the path of a file in quotes"))
+}
+
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    source::duration(from).map_err(|_| unshown("a number of seconds or a length of time such as \"10s\""))
 }
 
 impl Default for HookConfig {
@@ -65,6 +115,10 @@ impl HookConfig {
         }
         if self.webhook.is_some() && self.webhook_file.is_some() {
             return wrong("webhook and webhook_file are both set: leave one out".into());
+        }
+        // In the place of a path the address would be shown with whatever is wrong with the file.
+        if self.webhook_file.as_ref().is_some_and(|p| !p.is_absolute() || p.to_string_lossy().contains("://")) {
+            return wrong("webhook_file doesn't name a file by its whole path: the address stands in that file".into());
         }
         if self.timeout.is_zero() {
             return wrong("timeout is 0: nothing is done in no time".into());
@@ -312,5 +366,76 @@ mod tests {
         assert!(config.webhook().unwrap_err().message.contains("/no/such/file can't be read"));
         let config: HookConfig = toml::from_str("webhook_file = '/dev/zero'").unwrap();
         assert!(config.webhook().unwrap_err().message.contains("it is not a regular file"));
+    }
+    #[test]
+    fn wherever_an_address_slips_in_it_is_refused_and_not_shown() {
+        const AT: &str = "https://hooks.example/services/T0/secret?a=b";
+        let values = [
+            format!("'{AT}'"),
+            format!("\"{AT}"),
+            AT.to_owned(),
+            format!("['{AT}', 5]"),
+            format!("[\n  '{AT}',\n  ['secret'],\n]"),
+            format!("{{ url = '{AT}' }}"),
+            format!("{{ '{AT}' = 1 }}"),
+            format!("'''\n{AT}\n'''"),
+            format!("'{AT}' timeout = '3s'"),
+            format!("'{AT}'\n'{AT}' = 3"),
+            format!("'{AT}'\n{AT}"),
+            "'secret, expected 5'".to_owned(),
+            "['secret', {}]".to_owned(),
+        ];
+        let quoted = format!("'{AT}'");
+        let keys = ["command", "webhook", "webhook_file", "timeout", "webhok", "'x y'", &quoted];
+        let mut tried = 0;
+        for section in ["on_change", "on_failure"] {
+            for value in &values {
+                let mut texts = vec![format!("{section} = {value}"), format!("{section} = [{value}]")];
+                texts.push(format!("[{section}.{value}]\nx = 1"));
+                for key in keys {
+                    texts.push(format!("# mine\n[{section}]\n{key} = {value}"));
+                    texts.push(format!("{section}.{key} = {value}"));
+                    texts.push(format!("{section} = {{ {key} = {value} }}"));
+                    texts.push(format!("[{section}]\n{key} = {value}\n{key} = {value}"));
+                    texts.push(format!("[[{section}]]\n{key} = {value}"));
+                    texts.push(format!("{section}.{key}.{key} = {value}"));
+                }
+                for text in texts {
+                    match Config::parse(&text, "config.toml") {
+                        Err(e) => assert!(!format!("{e:?}").contains("secret"), "{text}: {e:?}"),
+                        // Where it belongs.
+                        Ok(_) => assert!(text.contains("webhook = "), "{text}"),
+                    }
+                    tried += 1;
+                }
+            }
+        }
+        assert!(tried > 1000);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_by_its_key_and_what_belongs_there() {
+        for (text, words) in [
+            ("on_change = 'x'", "config.toml, line 1: `on_change`: what stands there can't be used: a section with"),
+            ("[on_change]\ncommand = 'x'", "line 2: `command`: what stands there can't be used: a list of words"),
+            (
+                "[on_change]\nwebhook = ['x']",
+                "line 2: `webhook`: what stands there can't be used: an address in quotes",
+            ),
+            ("[on_change]\n\nwebhook_file = 5", "line 3: `webhook_file`: what stands there can't be used: the path"),
+            (
+                "[on_failure]\ntimeout = 'soon'",
+                "line 2: `timeout`: what stands there can't be used: a number of seconds",
+            ),
+            ("[on_failure]\nwebhok = 'x'", "line 2: unknown key `webhok`"),
+            ("[on_failure]\n'https://x' = 'x'", "line 2: unknown key"),
+            ("[on_failure]\nwebhook_file = 'https://x'", "config.toml: on_failure.webhook_file doesn't name a file"),
+            ("[on_failure]\nwebhook_file = '/https://x'", "config.toml: on_failure.webhook_file doesn't name a file"),
+            ("metrics = ['https://x']", "line 1: `metrics`: "),
+            ("[source]\nconnect_timeout = 'https://x'", "line 2: `connect_timeout`: what stands there can't be used"),
+        ] {
+            let e = Config::parse(text, "config.toml").unwrap_err();
+            assert!(e.message.contains(words) && !format!("{e:?}").contains("https:"), "{text}: {e:?}");
+        }
     }
 }

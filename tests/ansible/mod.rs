@@ -269,6 +269,14 @@ fn secrets_are_not_shown(fleet: &Fleet) {
             assert!(shown.is_empty(), "check mode {check}: {shown:#?}");
         }
     }
+    // Where it doesn't belong it is refused, unseen.
+    for misplaced in [
+        format!(r#"{{"edgeallow_config": {{"on_change": "https://hooks.example/{SECRET}"}}}}"#),
+        format!(r#"{{"edgeallow_config": {{"on_change": {{"command": "https://hooks.example/{SECRET}"}}}}}}"#),
+    ] {
+        let output = site(fleet, &["--limit", "nft1", "-e", &misplaced, "--diff"]).output;
+        assert!(output.status != Some(0) && !format!("{output:?}").contains(SECRET), "{output:?}");
+    }
     let tree = host.tree(&["/etc/edgeallow"]);
     assert!(tree["/etc/edgeallow/webhook"].starts_with("100600 0:0 "), "{tree:#?}");
     assert!(host.read_file("/etc/edgeallow/webhook").contains(SECRET));

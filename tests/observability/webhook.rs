@@ -154,10 +154,22 @@ fn a_wrong_address_is_a_configuration_error_that_keeps_it_secret() {
         format!("webhook = [\"https://hooks.example/{SECRET}\"]"),
         format!("webhok = \"https://hooks.example/{SECRET}\""),
         format!("webhook = \"https://hooks.example/{SECRET}"),
+        // In a place that isn't its own.
+        format!("webhook_file = \"https://hooks.example/{SECRET}\""),
+        format!("webhook_file = \"hooks.example/{SECRET}\""),
+        format!("command = \"curl https://hooks.example/{SECRET}\""),
+        format!("timeout = \"{SECRET}\""),
+        format!("[on_failure.webhook]\nurl = \"{SECRET}\""),
     ] {
         configure(&lab, &format!("[on_change]\n{line}"));
         let output = sync_to(&lab, "9.9.9.0/24", &["-vv"]).expect(2);
         assert!(!format!("{output:?}").contains(SECRET), "{line}: {output:?}");
         assert_eq!(output.json()["error"]["kind"], "config", "{output:?}");
+    }
+    configure(&lab, &format!("on_change = \"https://hooks.example/{SECRET}\""));
+    for log in ["human", "json"] {
+        let output = lab.edgeallow(["sync", "-vv", "--log-format", log]).expect(2);
+        assert!(!format!("{output:?}").contains(SECRET), "{output:?}");
+        assert!(output.stderr.contains("on_change"), "{output:?}");
     }
 }
