@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     engine::verify::Ask,
     error::{Exit, Result},
+    host::signals::Leaving,
     observe::{
         self,
         hooks::{self, Manner},
@@ -111,8 +112,9 @@ fn once(global: &Global, args: &cli::Watch) -> Result<Exit> {
     let Done { mut report, events } = watcher.digest(found, Timestamp::now(), false)?;
     report.warnings.extend(warnings);
     let Orders { config, watch, .. } = watcher.orders();
+    let leaving = Leaving::catch();
     let (acts, happened) = report.watch.as_ref().map_or((false, false), |w| (w.acts, !w.news.is_empty()));
-    if acts && let Err(why) = act(&watch.on_fail, &report, watch.on_fail_timeout, &AtomicBool::new(false)) {
+    if acts && let Err(why) = act(&watch.on_fail, &report, watch.on_fail_timeout, leaving.asked()) {
         report.warnings.push(Warning::new("on-fail-failed", format!("the on-fail command failed: {why}")));
     }
     let metrics = args.monitoring.metrics.as_deref();
@@ -126,8 +128,9 @@ fn once(global: &Global, args: &cli::Watch) -> Result<Exit> {
         progress: &|_| {},
     };
     observe::measure(&run, &mut report);
-    let manner = Manner { offline: global.offline, progress: &|_| {}, leave: &AtomicBool::new(false) };
+    let manner = Manner { offline: global.offline, progress: &|_| {}, leave: leaving.asked() };
     report.warnings.extend(hooks::run(config, events, &report, &manner));
+    drop(leaving);
     if happened || acts || !report.warnings.is_empty() || global.verbose > 0 || global.format == Format::Json {
         return Ok(print(global, &report, &config.acknowledged));
     }

@@ -61,15 +61,10 @@ pub fn run_hook(
         let mut child = start(argv, env)?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let said = [RefCell::default(), RefCell::default()];
-        let leaving = async {
-            while !leave.load(Ordering::SeqCst) {
-                sleep(NOTICE).await;
-            }
-        };
         let status = tokio::select! {
             status = talk(&mut child, input, &said) => Ok(status),
             () = sleep(limit) => Err(format!("did not finish within {} and was killed", crate::source::seconds(limit))),
-            () = leaving => Err("was killed because edgeallow was asked to end".to_owned()),
+            () = asked(leave) => Err("was killed because edgeallow was asked to end".to_owned()),
         };
         let status = match status {
             Ok(status) => status,
@@ -88,6 +83,13 @@ pub fn run_hook(
         let [out, err] = said.map(|bytes| last_line(&bytes.into_inner()));
         Ok(Ended { status: status.code(), said: if err.is_empty() { out } else { err } })
     })
+}
+
+/// Ends soon after this has become true.
+pub async fn asked(leave: &AtomicBool) {
+    while !leave.load(Ordering::SeqCst) {
+        sleep(NOTICE).await;
+    }
 }
 
 fn start(argv: &[String], env: &[(&str, String)]) -> Result<Child> {

@@ -8,8 +8,9 @@
 #![allow(unsafe_code)]
 
 use std::{
-    io,
+    io, mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,6 +21,58 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::error::{Error, ErrorKind, Result, io_reason};
+
+/// Whether somebody has asked a process to end that would do so by itself: see [`Leaving`].
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note(_: libc::c_int) {
+    ASKED.store(true, Ordering::SeqCst);
+}
+
+/// While it is there, SIGTERM, SIGINT and SIGHUP don't end the process but are wishes to end. For the time in which it has
+/// children that must not outlive it.
+pub struct Leaving(Vec<(libc::c_int, libc::sigaction)>);
+
+impl Leaving {
+    /// From now on. A signal that was ignored before, as `nohup` has it, stays so.
+    #[must_use]
+    pub fn catch() -> Self {
+        ASKED.store(false, Ordering::SeqCst);
+        let mut before = Vec::new();
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            // SAFETY: all of it is numbers, and zeros are an empty mask, no flags and the default action.
+            let (mut old, mut new): (libc::sigaction, libc::sigaction) = unsafe { (mem::zeroed(), mem::zeroed()) };
+            new.sa_sigaction = note as *const () as libc::sighandler_t;
+            new.sa_flags = libc::SA_RESTART;
+            // SAFETY: the structures are whole; the handler does nothing but store to an atomic, which is never freed.
+            let set = unsafe {
+                libc::sigaction(signal, ptr::null(), &raw mut old) == 0
+                    && old.sa_sigaction != libc::SIG_IGN
+                    && libc::sigaction(signal, &raw const new, ptr::null_mut()) == 0
+            };
+            if set {
+                before.push((signal, old));
+            }
+        }
+        Self(before)
+    }
+
+    /// Becomes true when the process is asked to end.
+    #[must_use]
+    pub fn asked(&self) -> &AtomicBool {
+        &ASKED
+    }
+}
+
+impl Drop for Leaving {
+    /// The signals do again what they did before.
+    fn drop(&mut self) {
+        for (signal, old) in &self.0 {
+            // SAFETY: it is what the kernel has filled in.
+            unsafe { libc::sigaction(*signal, ptr::from_ref(old), ptr::null_mut()) };
+        }
+    }
+}
 
 /// What has been asked for by signals.
 pub struct Signals {

@@ -3,7 +3,12 @@
 //! Belongs here: when they are told, and what. Does not: running a program ([`crate::host`]), the request
 //! ([`crate::source`]).
 
-use std::{fmt, path::PathBuf, sync::atomic::AtomicBool, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use serde::{
     Deserialize, Deserializer,
@@ -175,7 +180,7 @@ pub struct Manner<'a> {
     pub offline: bool,
     /// Told what is going on.
     pub progress: &'a dyn Fn(&str),
-    /// Becomes true when a command that is being run shall be ended.
+    /// Becomes true when we are asked to end: what is being run is ended, and nothing more is begun.
     pub leave: &'a AtomicBool,
 }
 
@@ -186,11 +191,15 @@ pub fn run(config: &Config, events: Events, report: &Report, manner: &Manner<'_>
         [(events.change, Event::Change, &config.on_change), (events.failure, Event::Failure, &config.on_failure)];
     for (_, event, hook) in both.into_iter().filter(|(happened, ..)| *happened) {
         let name = if event == Event::Change { "on_change" } else { "on_failure" };
+        let left = |what: &str| {
+            let what = format!("edgeallow was asked to end: the {name} {what}");
+            manner.leave.load(Ordering::SeqCst).then(|| Warning::new("hook-skipped", what))
+        };
+        let failed = |what: &str, why: &str| Warning::new("hook-failed", format!("the {name} {what} failed: {why}"));
         if !hook.command.is_empty() {
             (manner.progress)(&format!("running the {name} command"));
-            if let Err(why) = command(hook, event, report, manner.leave) {
-                warnings.push(Warning::new("hook-failed", format!("the {name} command failed: {why}")));
-            }
+            let run = || command(hook, event, report, manner.leave).err().map(|why| failed("command", &why));
+            warnings.extend(left("command was not run").or_else(run));
         }
         let hooked = hook.webhook.is_some() || hook.webhook_file.is_some();
         if hooked && manner.offline {
@@ -198,9 +207,8 @@ pub fn run(config: &Config, events: Events, report: &Report, manner: &Manner<'_>
             warnings.push(Warning::new("hook-skipped", what));
         } else if hooked {
             (manner.progress)(&format!("telling the {name} webhook"));
-            if let Err(e) = webhook(hook, config, report) {
-                warnings.push(Warning::new("hook-failed", format!("the {name} webhook failed: {}", e.message)));
-            }
+            let tell = || webhook(hook, config, report, manner.leave).err().map(|e| failed("webhook", &e.message));
+            warnings.extend(left("webhook was not told").or_else(tell));
         }
     }
     warnings
@@ -226,11 +234,11 @@ fn command(hook: &HookConfig, event: Event, report: &Report, leave: &AtomicBool)
     Err(if ended.said.is_empty() { end } else { format!("{end}: {}", ended.said) })
 }
 
-fn webhook(hook: &HookConfig, config: &Config, report: &Report) -> Result<()> {
+fn webhook(hook: &HookConfig, config: &Config, report: &Report, leave: &AtomicBool) -> Result<()> {
     let Some(webhook) = hook.webhook()? else { return Ok(()) };
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let body = serde_json::json!({ "text": message(report, host.trim()) }).to_string();
-    source::post(&config.source, &webhook, body, hook.timeout)
+    source::post(&config.source, &webhook, body, hook.timeout, leave)
 }
 
 /// The most lines of each kind in a message: somebody reads it on a telephone.

@@ -14,14 +14,14 @@ mod story;
 mod syslog;
 pub mod teller;
 
-use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
+use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 
 pub(crate) use self::story::TARGET as TOLD;
 
 use self::hooks::{Events, Manner};
-use crate::{config::Config, report::Report};
+use crate::{config::Config, host::signals::Leaving, report::Report};
 
 /// What is known of a run besides its report.
 pub struct Run<'a> {
@@ -46,8 +46,13 @@ pub struct Run<'a> {
 pub fn after(run: &Run<'_>, report: &mut Report) {
     // Written before the hooks are run, which may take their time and are not always let.
     let mut metrics = measure(run, report);
-    let manner = Manner { offline: run.offline, progress: run.progress, leave: &AtomicBool::new(false) };
-    let failed = run.config.map(|config| hooks::run(config, Events::of(report), report, &manner)).unwrap_or_default();
+    let told = |config: &Config| {
+        // A hook must not outlive us, and of what was done there shall be a report.
+        let leaving = Leaving::catch();
+        let manner = Manner { offline: run.offline, progress: run.progress, leave: leaving.asked() };
+        hooks::run(config, Events::of(report), report, &manner)
+    };
+    let failed = run.config.map(told).unwrap_or_default();
     if !failed.is_empty() {
         report.warnings.extend(failed);
         if let Some(metrics) = &mut metrics {

@@ -2,14 +2,17 @@
 //!
 //! Belongs here: the request. Does not: what is said, and when ([`crate::observe`]).
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::atomic::AtomicBool, time::Duration};
 
 use reqwest::{Url, header::CONTENT_TYPE};
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{client::Clients, config, config::SourceConfig, failure};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    host::asked,
+};
 
 /// The address of a webhook. Whoever knows it may use it, so it is never shown: not in messages, logs or `Debug`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -47,11 +50,12 @@ impl fmt::Debug for Webhook {
 
 /// Sends a JSON text there. Done means that the server answered with a status of 200 to 299.
 ///
-/// The certificate must be one that the system or `source.ca_file` vouches for. The call blocks for `limit` at most.
+/// The certificate must be one that the system or `source.ca_file` vouches for. The call blocks for `limit` at most,
+/// and no longer than until `leave` becomes true.
 ///
 /// # Errors
 /// `config`, or a `fetch-…` kind that says what went wrong, with the host's name and nothing else of the address.
-pub fn post(source: &SourceConfig, webhook: &Webhook, body: String, limit: Duration) -> Result<()> {
+pub fn post(source: &SourceConfig, webhook: &Webhook, body: String, limit: Duration, leave: &AtomicBool) -> Result<()> {
     let url = webhook.url().map_err(|e| Error { message: format!("the configured address {}", e.message), ..e })?;
     let host = url.host_str().unwrap_or_default().to_owned();
     let failed = |kind, what: &str| Error::new(kind, format!("the webhook at {host}: {what}"));
@@ -62,9 +66,20 @@ pub fn post(source: &SourceConfig, webhook: &Webhook, body: String, limit: Durat
         .build()
         .map_err(|e| failed(ErrorKind::Internal, &crate::error::io_reason(&e)))?;
     let request = clients.towards(&url).post(url.clone()).header(CONTENT_TYPE, "application/json").body(body);
-    let answer = runtime.block_on(async { timeout(limit, request.send()).await });
+    let answer = runtime.block_on(async {
+        tokio::select! {
+            answer = timeout(limit, request.send()) => Some(answer),
+            () = asked(leave) => None,
+        }
+    });
     // As in `fetch`: the thread that resolves names can't be stopped.
     runtime.shutdown_background();
+    let Some(answer) = answer else {
+        return Err(failed(
+            ErrorKind::FetchTimeout,
+            "it was not waited for any longer, because edgeallow was asked to end",
+        ));
+    };
     match answer {
         Err(_) => Err(failed(ErrorKind::FetchTimeout, &format!("no answer within {}", failure::seconds(limit)))),
         Ok(Err(e)) => {
@@ -95,5 +110,24 @@ mod tests {
         }
         let webhook: Webhook = serde_json::from_str("\"https://hooks.example/secret\"").unwrap();
         assert_eq!(format!("{webhook:?}"), "Webhook(…)");
+    }
+    #[test]
+    fn it_is_given_up_when_we_are_asked_to_end() {
+        // It takes connections, and answers nobody.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let webhook = Webhook::new(&format!("http://{}/secret", silent.local_addr().unwrap()));
+        let (leave, began) = (AtomicBool::new(false), std::time::Instant::now());
+        let error = std::thread::scope(|scope| {
+            let told = scope.spawn(|| {
+                post(&SourceConfig::default(), &webhook, "{}".to_owned(), Duration::from_secs(60), &leave).unwrap_err()
+            });
+            let held = silent.accept().unwrap();
+            leave.store(true, std::sync::atomic::Ordering::SeqCst);
+            let error = told.join().unwrap();
+            drop(held);
+            error
+        });
+        assert!(error.message.contains("because edgeallow was asked to end"), "{error}");
+        assert!(!format!("{error:?}").contains("secret") && began.elapsed() < Duration::from_secs(20), "{error:?}");
     }
 }

@@ -1,7 +1,12 @@
 //! The operator's command: told of changes and failures, and unable to do harm to the run.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{configure, done, host, sync_to, warnings};
@@ -100,6 +105,46 @@ fn whatever_it_does_the_sync_is_done() {
         let report = done(&lab, sync_to(&lab, &format!("9.10.{n}.0/24"), &[]));
         let said = warnings(&report, "hook-failed");
         assert!(said.len() == 1 && said[0].contains(name), "{name}: {said:?}");
+    }
+}
+
+#[test]
+fn it_does_not_outlive_a_run_that_is_asked_to_end_and_the_report_is_there() {
+    let hooks = "command = [\"hook\"]\nwebhook = \"http://127.0.0.1:9/x\"\ntimeout = \"300s\"";
+    let lab = host(&format!("[on_change]\n{hooks}"));
+    program(
+        &lab,
+        "/usr/local/bin/hook",
+        "trap '' TERM INT HUP\necho $$ >/run/hook.new\nmv /run/hook.new /run/hook.pid\nsleep 300",
+    );
+    let asks = [(Signal::TERM, "9.9.1.0/24"), (Signal::INT, "9.9.2.0/24"), (Signal::HUP, "9.9.3.0/24")];
+    for (signal, prefix) in asks {
+        let list = list_with(&lab, "list", &[prefix]);
+        let run = lab.inside(|| {
+            let mut command = Command::new("/usr/local/bin/edgeallow");
+            command.args(["sync", "--format", "json", "--list", &list]).env_clear().current_dir("/");
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start edgeallow")
+        });
+        let began = Instant::now();
+        while !lab.exists("/run/hook.pid") {
+            assert!(began.elapsed() < Duration::from_secs(60), "no hook is run");
+            sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_child(&run), signal).expect("ask it to end");
+        let output = run.wait_with_output().expect("its end");
+        assert_eq!(output.status.code(), Some(0), "{signal:?}: {output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+        assert_eq!(warnings(&report, "hook-failed").len(), 1, "{report:#}");
+        assert!(
+            warnings(&report, "hook-failed")[0].ends_with("killed because edgeallow was asked to end"),
+            "{report:#}"
+        );
+        let untold = "edgeallow was asked to end: the on_change webhook was not told";
+        assert_eq!(warnings(&report, "hook-skipped"), [untold], "{report:#}");
+        assert_eq!(report["changed"], true, "{report:#}");
+        let lives = lab.command(["sh", "-c", "kill -0 $(cat /run/hook.pid)"]).run();
+        assert_ne!(lives.status, Some(0), "{signal:?}: the hook goes on");
+        lab.run(["rm", "/run/hook.pid"]);
     }
 }
 
