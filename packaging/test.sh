@@ -178,6 +178,8 @@ sed -i 's/^Version: .*/&+new/' /mnt/newer/DEBIAN/control
 sed -i 's/^#removal_grace.*/#removal_grace = "48h"/' /mnt/newer/etc/edgeallow/config.toml
 check 'a newer package' dpkg-deb --root-owner-group --build /mnt/newer /mnt/newer.deb
 echo 'extra = ["198.51.100.7/32"]' >/mnt/edited
+# Removals leave nothing of these, which `as_before` proves.
+echo 'metrics = "/var/lib/edgeallow.prom"' >>/mnt/edited
 sed 1d /etc/edgeallow/config.toml >>/mnt/edited
 cp /mnt/edited /etc/edgeallow/config.toml
 nft -s list ruleset >/mnt/rules-applied

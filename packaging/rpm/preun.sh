@@ -21,6 +21,14 @@ if [ "$1" = 0 ]; then
         fi
         echo 'edgeallow: nothing counts as applied here, so what is named above is left as it is.' >&2
     fi
+    # Figures of a tool that isn't there any more would be an alert for ever. A file that isn't edgeallow's own stays.
+    metrics=$(sed -n "s/^[[:space:]]*metrics[[:space:]]*=[[:space:]]*[\"']\([^\"']*\).*/\1/p" /etc/edgeallow/config.toml \
+        2>/dev/null || true)
+    for file in /var/lib/prometheus/node-exporter/edgeallow.prom "$metrics"; do
+        if [ -f "$file" ] && head -n 1 "$file" | grep -q '^# HELP edgeallow_'; then
+            rm -f "$file" || true
+        fi
+    done
     # The links go while systemd can still read which ones the units asked for.
     if [ -x /usr/bin/systemctl ]; then
         systemctl --no-reload disable $units >/dev/null 2>&1 || :

@@ -301,8 +301,20 @@ fn rules_go_also_where_a_unit_cannot_be_stopped(fleet: &Fleet, untouched: &Rules
 }
 
 fn absent_leaves_nothing(fleet: &Fleet, untouched: &[Rules]) {
+    // Where two of them write metrics; what stands in the third's place for them is somebody else's.
+    let places = [("nft1", "/run/own.prom"), ("ufw2", "/run/own.prom"), ("ipt3", "/run/other.prom")];
+    for (name, file) in places {
+        let host = fleet.host(name);
+        let config = host.read_file("/etc/edgeallow/config.toml");
+        host.write_file("/etc/edgeallow/config.toml", format!("metrics = \"{file}\"\n{config}"));
+        let own = if file.contains("other") { "other" } else { "edgeallow" };
+        host.write_file(file, format!("# HELP {own}_x\n"));
+    }
     let played = site(fleet, &["-e", "edgeallow_state=absent"]);
     played.expect_all_changed();
+    for (name, file) in places {
+        assert_eq!(fleet.host(name).exists(file), file.contains("other"), "{name}: {:?}", played.output);
+    }
     for ((name, lab), before) in fleet.hosts().zip(untouched) {
         assert_eq!(lab.rules(), *before, "{name}: {:?}", played.output);
         for path in ["/etc/edgeallow", "/var/lib/edgeallow", "/etc/cron.d/edgeallow", "/usr/bin/edgeallow"] {

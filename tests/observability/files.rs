@@ -133,6 +133,21 @@ fn a_hook_that_failed_is_among_the_warnings() {
     assert_eq!(m.value("edgeallow_runs_total", &[("command", "sync"), ("exit_status", "0")]), 1.0);
 }
 
+#[test]
+fn after_a_removal_nothing_waits_for_syncs() {
+    let lab = measured();
+    done(&lab, sync_to(&lab, "9.9.9.0/24", &[]));
+    lab.edgeallow(["remove"]).expect_ok();
+    lab.edgeallow(["sync", "--restore"]).expect_ok();
+    let m = metrics(&lab);
+    for name in ["edgeallow_last_success_timestamp_seconds", "edgeallow_last_run_timestamp_seconds"] {
+        assert_eq!(m.get(name, &SYNC), None, "{name}");
+        assert!(m.get(name, &[("command", "remove")]).is_some(), "{name}");
+    }
+    done(&lab, sync_to(&lab, "9.9.9.0/24", &[]));
+    assert_eq!(metrics(&lab).value("edgeallow_last_run_exit_status", &SYNC), 0.0);
+}
+
 /// Where it is installed, Prometheus' own program judges too.
 #[test]
 fn alerts_and_recipes_name_metrics_that_there_are() {

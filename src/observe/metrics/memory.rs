@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    engine::sync::NOTHING_APPLIED,
     error::{Error, ErrorKind, Exit, Result},
     host::replace_own,
     observe::story,
@@ -167,6 +168,10 @@ impl Memory {
 
     /// Adds a run.
     pub fn add(&mut self, report: &Report, now: Timestamp, took: Duration) {
+        // One that had nothing to put back is no sync: where nothing is applied none is expected.
+        if report.command == "sync" && report.warnings.iter().any(|w| w.id == NOTHING_APPLIED) {
+            return;
+        }
         let command = name(report);
         let before = self.runs.get(command);
         // Pending changes are what a look is for, and no failure of it.
@@ -218,10 +223,15 @@ impl Memory {
                 removed: list.removed.len(),
                 pending: list.pending_removal.len(),
             });
-        } else if report.command == "remove" && !report.dry_run && report.exit == Exit::Ok {
-            // Nothing is held any more, so nothing can grow old, and nobody has to get through.
-            (self.list, self.reach) = (None, None);
         }
+    }
+
+    /// Forgets what was to be kept up, after a removal that left nothing of it: nothing can grow old any more, nobody has to
+    /// get through, and of a sync that never comes nobody shall be warned for ever. Whoever goes on, such as `keep`, is here
+    /// again with his next run; `watch` has to do with pages, which are still there.
+    pub fn forget(&mut self) {
+        self.runs.retain(|command, _| matches!(command.as_str(), "remove" | "watch"));
+        (self.list, self.reach) = (None, None);
     }
 
     /// Takes the report's warnings as they are now.

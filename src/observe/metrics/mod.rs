@@ -17,6 +17,7 @@ use self::{
 use super::{Run, story};
 use crate::{
     backends::Warning,
+    engine::state::Store,
     error::{Error, ErrorKind, Result},
     host::replace_own,
     report::{BackendState, ReachVerdict, Report},
@@ -44,6 +45,9 @@ impl<'a> Metrics<'a> {
         // What can be read is worth more than nothing, also where nothing can be kept.
         let mut memory = Memory::load(run.state_dir);
         memory.add(report, run.now, run.took);
+        if report.command == "remove" && !report.dry_run && nothing_applied(run.state_dir) {
+            memory.forget();
+        }
         let lost = lost.or_else(|| seat.and_then(|seat| seat.keep(&memory).err()));
         Self { file, memory, lost }
     }
@@ -74,6 +78,11 @@ impl<'a> Metrics<'a> {
         })?;
         self.lost.as_ref().map_or(Ok(()), |e| Err(failed(e)))
     }
+}
+
+/// Whether the state says so; one that can't be read doesn't.
+fn nothing_applied(state_dir: &Path) -> bool {
+    Store::new(state_dir).load(false).is_ok_and(|found| found.warnings.is_empty() && found.state.backends.is_empty())
 }
 
 /// Whether a file is ours to replace: there is none, it is empty, or it begins like ours.

@@ -172,12 +172,33 @@ fn a_clock_that_was_set_back_does_not_make_an_old_success_new() {
 }
 
 #[test]
-fn after_a_removal_no_list_can_grow_old() {
+#[allow(clippy::disallowed_methods)]
+fn after_a_removal_no_list_can_grow_old_and_no_sync_can_be_missed() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &good(BackendState::InSync), 6 * DAY);
+    for command in ["keep", "status", "watch"] {
+        write(dir.path(), &Report::blank(command, false), 6 * DAY);
+    }
+    let success = "edgeallow_last_success_timestamp_seconds";
+    let told = |m: &Exposition, command: &str| m.get(success, &[("command", command)]).is_some();
+    // A dry run removes nothing, and after one that leaves something applied syncs are still wanted.
+    let state = dir.path().join("state/state.json");
+    let applied = r#"{"digest": "0", "ports": [443], "protocols": ["tcp"], "since": "2026-01-01T00:00:00Z"}"#;
+    for (dry_run, backends) in [(true, String::new()), (false, format!(r#""iptables": {applied}"#))] {
+        fs::write(&state, format!(r#"{{"schema": 1, "backends": {{{backends}}}}}"#)).unwrap();
+        let m = write(dir.path(), &Report::blank("remove", dry_run), 7 * DAY);
+        assert!(["sync", "keep", "status", "watch"].iter().all(|command| told(&m, command)), "{backends}");
+        assert!(m.get("edgeallow_list_fetched_timestamp_seconds", &[]).is_some(), "{backends}");
+    }
+    fs::write(&state, r#"{"schema": 1}"#).unwrap();
     let m = write(dir.path(), &Report::blank("remove", false), 7 * DAY);
     assert_eq!(m.get("edgeallow_list_fetched_timestamp_seconds", &[]), None);
-    assert_eq!(m.value("edgeallow_last_run_exit_status", &[("command", "remove")]), 0.0);
+    assert_eq!(["sync", "keep", "status", "remove", "watch"].map(|c| told(&m, c)), [false, false, false, true, true]);
+    // Nor by a boot that finds nothing to put back; a sync is wanted again from the next one that is.
+    let nothing = vec![Warning::new(crate::engine::sync::NOTHING_APPLIED, "x")];
+    let m = write(dir.path(), &Report { warnings: nothing, ..Report::blank("sync", false) }, 8 * DAY);
+    assert!(!told(&m, "sync"));
+    assert!(told(&write(dir.path(), &good(BackendState::InSync), 9 * DAY), "sync"));
 }
 
 #[test]
