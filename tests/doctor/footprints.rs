@@ -20,8 +20,8 @@ fn requests(lab: &Lab) -> Vec<String> {
 }
 
 /// A site of nginx's that takes so much from each address, and knows visitors' own.
-fn limited(lab: &Lab, rate: &str) {
-    let from = PUBLISHED.map(|range| format!("set_real_ip_from {range};\n")).concat();
+fn limited(lab: &Lab, rate: &str, also: &[&str]) {
+    let from = PUBLISHED.iter().chain(also).map(|range| format!("set_real_ip_from {range};\n")).collect::<String>();
     let http = format!(
         "limit_req_zone $binary_remote_addr zone=one:1m rate={rate};\n{from}real_ip_header CF-Connecting-IP;\n"
     );
@@ -53,22 +53,26 @@ fn each_name_is_asked_for_once_at_each_address_and_port() {
 #[test]
 fn a_limit_that_doctor_may_meet_is_not_met_or_not_called_an_error_and_the_next_run_says_the_same() {
     let lab = Lab::without_listeners();
-    limited(&lab, "1r/s");
+    limited(&lab, "1r/s", &[]);
     let first = doctor(&lab, &[NAME]);
     expect_healthy(&first);
     let refused: Vec<String> = requests(&lab).into_iter().filter(|r| !r.contains(" 200 ")).collect();
     assert!(refused.is_empty(), "{refused:#?}");
     assert_eq!(found(&doctor(&lab, &[NAME])), found(&first));
 
-    let lab = Lab::without_listeners();
-    limited(&lab, "1r/m");
-    let first = doctor(&lab, &[NAME]);
-    expect_healthy(&first);
-    assert!(ids(&first, "skipped").contains(&"online.limited"), "{first:#}");
-    assert!(lab.read_file("/var/log/nginx/error.log").contains("limiting requests"));
-    let second = doctor(&lab, &[NAME]);
-    assert_eq!(found(&second), found(&first), "{second:#}");
-    assert!(!ids(&second, "note").contains(&"logs.visitors"), "{second:#}");
+    // A server may believe whom doctor says that it asks for, and log him.
+    for believed in [&[][..], &["192.0.2.0/24", "2001:db8:2::/64"]] {
+        let lab = Lab::without_listeners();
+        limited(&lab, "1r/m", believed);
+        let first = doctor(&lab, &[NAME]);
+        expect_healthy(&first);
+        assert!(ids(&first, "skipped").contains(&"online.limited"), "{first:#}");
+        let log = lab.read_file("/var/log/nginx/error.log");
+        assert!(log.contains("limiting requests") && log.contains("client: 203.0.113.250") != believed.is_empty());
+        let second = doctor(&lab, &[NAME]);
+        assert_eq!(found(&second), found(&first), "{second:#}");
+        assert!(!ids(&second, "note").contains(&"logs.visitors"), "{second:#}");
+    }
 }
 
 #[test]

@@ -46,6 +46,7 @@ use crate::{
     allowlist::Prefixes,
     error::io_reason,
     host::{Look, OpenLog},
+    probe::http::VISITOR,
     report::{BackendState, Finding},
 };
 
@@ -69,7 +70,7 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
 /// Reads the logs, which [`Context::logged`] does once.
 pub(super) fn read(cx: &Context<'_>) -> Seen {
     let ask = Ask {
-        own: &cx.links.iter().flat_map(|l| &l.addresses).map(|a| a.ip).collect(),
+        own: &cx.links.iter().flat_map(|l| &l.addresses).map(|a| a.ip).chain([VISITOR.into()]).collect(),
         host: cx.session.host,
         configs: &cx.configs,
         edge: &cx.edge,
@@ -88,7 +89,7 @@ struct Ask<'a> {
     configs: &'a Configs<'a>,
     edge: &'a Prefixes,
     ports: &'a BTreeSet<u16>,
-    /// This machine's addresses.
+    /// This machine's addresses, and that of the visitor on whose behalf doctor asks.
     own: &'a BTreeSet<IpAddr>,
     /// Files that were named.
     given: &'a [PathBuf],

@@ -1,7 +1,7 @@
 //! What doctor itself caused: it asks the site, from this machine, and is turned away like anybody else.
 //!
 //! Where a log names the agent, that decides. An error log names none: there, a line about one of this machine's own
-//! addresses is doctor's if it was written since doctor began, or when an access log shows doctor asking from that address.
+//! addresses, or the one of the visitor whom doctor names as Cloudflare would ([`crate::probe::http::VISITOR`]), is doctor's if it was written since doctor began, or when an access log shows doctor asking from that address.
 //! The rest is somebody else's, such as a web server's behind a proxy of this machine.
 //!
 //! Belongs here: telling doctor's own lines from others. Does not: recognising the agent ([`super::line`]).
@@ -35,7 +35,7 @@ pub(super) struct Own<'a> {
 }
 
 impl<'a> Own<'a> {
-    /// `addresses` are those of this machine but loopback; doctor began at `began`.
+    /// `addresses` are those that doctor may be logged with, but for loopback; doctor began at `began`.
     pub fn new(addresses: &'a BTreeSet<IpAddr>, began: Timestamp) -> Self {
         Self { addresses, began: began.as_second(), asked: BTreeSet::new(), waiting: Vec::new() }
     }

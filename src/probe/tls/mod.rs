@@ -34,7 +34,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::tcp::{self, Connection};
+use super::{
+    http::{self, Scheme},
+    tcp::{self, Connection},
+};
 
 /// HTTP/2 and HTTP/1.1, as Cloudflare offers them.
 pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -254,8 +257,9 @@ async fn older(ask: &Ask) -> Option<How> {
 ///
 /// Not through [`super::http`], to which an alert is a closed connection like any other.
 pub async fn go_on(mut handshake: Handshake, host: &str, limit: Duration) -> Answer {
+    let fields = http::cloudflares(Scheme::Https).map(|(name, value)| format!("{name}: {value}\r\n")).concat();
     let request = format!(
-        "GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: edgeallow/{}\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: edgeallow/{}\r\n{fields}Connection: close\r\n\r\n",
         env!("CARGO_PKG_VERSION")
     );
     let mut answer = Vec::new();
