@@ -191,6 +191,8 @@ pub struct Context<'a> {
     pub told: Vec<Warning>,
     /// What the web servers' configurations say.
     configs: Configs<'a>,
+    /// What the web server answered, once it is asked.
+    asked: OnceCell<online::Answers>,
     /// What was logged, once it is read.
     logged: OnceCell<logs::Seen>,
 }
@@ -245,7 +247,7 @@ impl Session<'_> {
     }
 
     fn try_doctor(&self, ask: &Ask) -> Result<DoctorReport> {
-        let cx = self.gather(ask)?;
+        let mut cx = self.gather(ask)?;
         let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
         findings.extend(ask.broken.as_ref().map(Broken::finding));
         findings.sort_by_key(|f| f.room);
@@ -293,6 +295,7 @@ impl Session<'_> {
             edge: want.prefixes,
             source: status.source,
             origins,
+        online::wait_longer(&mut cx, &mut findings);
             ports,
             links,
             listeners: self.host.listeners(),
@@ -328,3 +331,4 @@ mod tests {
         assert_eq!(plain.as_root(false), "sudo edgeallow doctor");
     }
 }
+            asked: OnceCell::new(),

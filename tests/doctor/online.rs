@@ -8,7 +8,10 @@ use super::{
     doctor, expect_cause, expect_healthy, follow, ids,
     site::{self, NAME},
 };
-use crate::lab::{Lab, SERVER4, SERVER6};
+use crate::{
+    lab::{EDGE4, Lab, SERVER4, SERVER6},
+    run::PUBLISHED,
+};
 
 fn lab() -> Lab {
     Lab::without_listeners()
@@ -262,6 +265,34 @@ fn an_application_that_does_not_answer_is_the_cause() {
 }
 
 #[test]
+fn a_page_that_takes_its_time_is_no_cause() {
+    let lab = lab();
+    // The first page of one site takes longer than doctor first waits, the other's longer than it waits at all.
+    let _slow = site::Caddy::with(&lab, 9000, |mut client| {
+        std::thread::sleep(std::time::Duration::from_secs(12));
+        site::answer(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let _hangs = lab.inside(|| TcpListener::bind("127.0.0.1:9001").expect("listen"));
+    let site = |name: &str, location: &str, port: u16| {
+        format!(
+            "server {{ listen 80; listen [::]:80; server_name {name}; root /var/www/shop;\nlocation {location} {{ \
+             proxy_pass http://127.0.0.1:{port}; }}\n}}\n"
+        )
+    };
+    site::nginx(&lab, &(site("slow.example", "/", 9000) + &site("page.example", "= /", 9001)));
+    let report = doctor(&lab, &["slow.example", "page.example", "--mode", "flexible"]);
+    assert_eq!(
+        (ids(&report, "cause"), ids(&report, "warning")),
+        (vec![], vec!["online.stalls", "online.slow"]),
+        "{report:#}"
+    );
+    assert!(text(finding(&report, "online.slow")).contains("takes 12 s to answer for slow.example"), "{report:#}");
+    let stalls = finding(&report, "online.stalls");
+    assert!(text(stalls).contains("for page.example after 30 s, though it answers for another path"), "{stalls:#}");
+    assert_eq!(stalls["cloudflare_errors"], serde_json::json!([524]));
+}
+
+#[test]
 fn a_server_that_takes_no_connections_is_the_cause() {
     let lab = lab();
     let _hangs = lab.inside(|| TcpListener::bind("[::]:80").expect("listen"));
@@ -278,6 +309,39 @@ fn an_empty_answer_is_the_cause_if_the_site_is_named() {
     let report = doctor(&lab, &["--mode", "flexible"]);
     expect_healthy(&report);
     assert_eq!(finding(&report, "online.empty")["verdict"], "skipped");
+}
+
+#[test]
+fn a_site_that_turns_away_all_but_cloudflare_is_well() {
+    let lab = lab();
+    let ranges = PUBLISHED.map(|range| format!("{range} 1;")).concat();
+    let server = |name: &str, condition: &str| {
+        format!("server {{ listen 80; listen [::]:80; server_name {name}; root /var/www/shop; if ({condition} }}\n")
+    };
+    let servers = [
+        server("ray.example", "$http_cf_ray = \"\") { return 444; }"),
+        server("visitor.example", "$http_cf_connecting_ip !~ .) { return 403; }"),
+        server("loop.example", "$http_cdn_loop != cloudflare) { return 444; }"),
+        server("list.example", "$is_edge = 0) { return 444; }"),
+        server("pattern.example", "$remote_addr !~ ^(173|2400)) { return 444; }"),
+    ];
+    site::nginx(&lab, &format!("geo $is_edge {{ default 0; {ranges} }}\n{}", servers.concat()));
+    for name in ["ray.example", "visitor.example", "loop.example"] {
+        let report = doctor(&lab, &[name, "--mode", "flexible"]);
+        expect_healthy(&report);
+        assert!(text(finding(&report, "online.answers")).contains("port 80"), "{report:#}");
+    }
+    for name in ["list.example", "pattern.example"] {
+        assert_eq!(site::visit_of(&lab, name, EDGE4, false), "HTTP/1.1 200 OK");
+    }
+    let listed = doctor(&lab, &["list.example", "--mode", "flexible"]);
+    expect_healthy(&listed);
+    assert_eq!(finding(&listed, "online.empty")["verdict"], "skipped", "{listed:#}");
+    let pattern = doctor(&lab, &["pattern.example", "--mode", "flexible"]);
+    assert_eq!((ids(&pattern, "cause"), ids(&pattern, "warning")), (vec![], vec!["online.empty"]), "{pattern:#}");
+    let warning = finding(&pattern, "online.empty");
+    assert!(warning.to_string().contains("on a condition"), "{warning:#}");
+    assert!(warning["fix"]["command"].as_str().expect("a command").starts_with("${EDITOR:-vi} +"), "{warning:#}");
 }
 
 #[test]
@@ -316,7 +380,9 @@ fn what_goes_wrong_over_tls_only_is_the_cause_unless_cloudflare_goes_there_by_pl
         let lab = lab();
         let _hangs = nobody_accepts(&lab);
         over_tls(&lab, more);
-        for mode in ["strict", "unknown"] {
+        // What stalls is waited for longer.
+        let modes = if id == "online.stalls" { &["strict"][..] } else { &["strict", "unknown"] };
+        for mode in modes {
             let report = doctor(&lab, &[NAME, "--mode", mode]);
             assert_eq!(ids(&report, "cause"), [id], "{more} {mode}: {report:#}");
             let cause = finding(&report, id);
@@ -353,13 +419,11 @@ fn what_goes_wrong_at_both_ports_is_named_once() {
     let lab = lab();
     let _hangs = lab.inside(|| TcpListener::bind("127.0.0.1:9000").expect("listen"));
     site::nginx(&lab, &site::nginx_site("location / { proxy_pass http://127.0.0.1:9000; }"));
-    for mode in ["full", "unknown"] {
-        let report = doctor(&lab, &[NAME, "--mode", mode]);
-        let cause = expect_cause(&report, "online.stalls", 524);
-        assert!(text(cause).contains("on ports 80 and 443"), "{cause:#}");
-        let stalls = report["findings"].as_array().unwrap().iter().filter(|f| f["id"] == "online.stalls");
-        assert_eq!(stalls.count(), 1, "{report:#}");
-    }
+    let report = doctor(&lab, &[NAME]);
+    let cause = expect_cause(&report, "online.stalls", 524);
+    assert!(text(cause).contains("on ports 80 and 443"), "{cause:#}");
+    let stalls = report["findings"].as_array().unwrap().iter().filter(|f| f["id"] == "online.stalls");
+    assert_eq!(stalls.count(), 1, "{report:#}");
 }
 
 #[test]

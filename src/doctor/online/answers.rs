@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::{
     gather::{Door, Port, Seen, Way},
     judge::{finding, lack},
+    patience::{ELSEWHERE, LONGER},
     servers,
     visit::{PATIENCE, Visit},
-    words::{came_to, curl, list, ports, socket, ss, who},
+    words::{came_to, curl, curl_for, list, other_came_to, ports, socket, ss, who},
 };
 use crate::{
-    doctor::Mode,
+    doctor::{Mode, commands::edit_at},
     probe::http::{Answer, Outcome, Rest, Scheme},
     report::{Finding, Finds},
 };
@@ -21,6 +22,9 @@ use crate::{
 const SLOW: Duration = Duration::from_secs(5);
 /// What is said of a refusal, before what visitors may make of it.
 pub(super) const OWN_REQUEST: &str = " to this machine's own request";
+/// A server that takes connections and doesn't answer.
+pub(super) const STALLS: &str = "online.stalls";
+const WAITS_FOR: &str = "find out what it waits for: a database, another server, workers that are all busy";
 /// How much evidence is shown of one problem.
 const SHOWN: usize = 4;
 
@@ -90,6 +94,19 @@ fn told(seen: &Seen, places: &[Place<'_>]) -> Option<Finding> {
     for (.., visit) in places.iter().take(SHOWN) {
         found = found.seen(curl(visit), came_to(visit));
     }
+    if let Some((.., visit)) = places.iter().find(|(.., v)| v.stalls()).filter(|_| worst.id == STALLS)
+        && let Some(other) = &visit.other
+    {
+        found = found.seen(curl_for(visit, ELSEWHERE), other_came_to(other));
+    }
+    let is_on_a_condition = worst.id == "online.empty" && worst.verdict == Finds::Warning;
+    if let Some((place, says)) = seen.hangs_up.as_ref().filter(|_| is_on_a_condition) {
+        found = found.seen(place.clone(), says.clone());
+        return Some(match (&worst.fix, edit_at(place)) {
+            (Some(fix), Some(edit)) => found.mend_by(fix.clone(), edit),
+            (fix, _) => found.mend_if(fix.clone()),
+        });
+    }
     let programs = || places.iter().flat_map(|(port, ..)| &port.sockets).flat_map(|s| &s.programs);
     let log = programs().find_map(|p| servers::error_log(p)).filter(|_| worst.logged);
     Some(match (&worst.fix, log) {
@@ -158,6 +175,18 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, Said { on, names }: Said
     }
     match &visit.outcome {
         Outcome::Answered(answer) => answered(seen, weight, on, &who, visit, answer),
+        Outcome::Closed if seen.named && seen.hangs_up.is_some() => mend(
+            new(
+                "online.empty",
+                Finds::Warning,
+                &[520],
+                format!(
+                    "{who} ends the connection on {on} without an answer for {host}, as its configuration wants it on a \
+                     condition: if that keeps out all but Cloudflare, its visitors are answered"
+                ),
+            ),
+            "see whether Cloudflare meets the condition; if it does, see in the log what else ends connections",
+        ),
         Outcome::Closed if seen.named => mend_by_log(
             new(
                 "online.empty",
@@ -203,7 +232,7 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, Said { on, names }: Said
         )),
         Outcome::Stalled if visit.mute => mend_by_log(
             new(
-                "online.stalls",
+                STALLS,
                 weight,
                 &[525],
                 format!(
@@ -213,19 +242,7 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, Said { on, names }: Said
             ),
             "find out what it waits for: processes that hang, workers that are all busy",
         ),
-        Outcome::Stalled => mend_by_log(
-            new(
-                "online.stalls",
-                weight,
-                &[524],
-                format!(
-                    "{who} takes the connection on {on} and has not answered for {host} after {} s; Cloudflare gives up \
-                     after 120 s",
-                    PATIENCE.as_secs()
-                ),
-            ),
-            "find out what it waits for: a database, another server, workers that are all busy",
-        ),
+        Outcome::Stalled => mend_by_log(stalls(weight, &who, on, host, visit), WAITS_FOR),
         Outcome::Refused | Outcome::Silent | Outcome::NoRoute | Outcome::Failed(_) => {
             let why = match &door.way {
                 _ if door.full => "as many connections as may wait to be accepted, see Resources",
@@ -239,6 +256,29 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, Said { on, names }: Said
             Some(new("online.not-asked", Finds::Skipped, &[], format!("{who} could not be asked on {on}: {why}")))
         }
     }
+}
+
+/// A page that isn't answered may be a slow one; where nothing else is answered either, it is no page's fault.
+fn stalls(weight: Finds, who: &str, on: &str, host: &str, visit: &Visit) -> Problem {
+    let takes = format!("{who} takes the connection on {on} and has not answered for {host} after");
+    let (verdict, text) = match &visit.other {
+        None => {
+            let waited = PATIENCE.as_secs();
+            (weight.min(Finds::Warning), format!("{takes} {waited} s; Cloudflare gives up after 120 s"))
+        }
+        Some(Outcome::Stalled) => {
+            let text = format!("{takes} {} s, nor for another path; Cloudflare gives up after 120 s", LONGER.as_secs());
+            (weight, text)
+        }
+        Some(_) => {
+            let text = format!(
+                "{takes} {} s, though it answers for another path: Cloudflare gives up on that page after 120 s",
+                LONGER.as_secs()
+            );
+            (weight.min(Finds::Warning), text)
+        }
+    };
+    Problem { id: STALLS, verdict, errors: &[524], text, fix: None, logged: false }
 }
 
 fn redirect_loop(seen: &Seen, weight: Finds, who: &str, visit: &Visit, host: &str) -> Problem {
@@ -354,6 +394,56 @@ fn is_a_servers_refusal(status: u16, page: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What one visit comes to under Full, where the site is named.
+    fn judged(port: u16, outcome: Outcome, other: Option<Outcome>, hangs_up: Option<&str>) -> Vec<Finding> {
+        let door: std::net::SocketAddr = ([192, 0, 2, 1], port).into();
+        let (host, slowest) = ("shop.example".to_owned(), Duration::ZERO);
+        let visitor = if port == 80 { Scheme::Http } else { Scheme::Https };
+        let trail = vec![format!("{}://{host}/", visitor.as_str())];
+        let visit =
+            Visit { door, host, visitor, tls: port == 443, mute: false, trail, outcome, loops: false, slowest, other };
+        let visits = vec![visit];
+        let door = Door { ip: door.ip(), way: Way::Socket, filtered: false, full: false, visits };
+        let seen = Seen {
+            mode: Mode::Full,
+            named: true,
+            ports: vec![Port { number: port, sockets: Vec::new(), doors: vec![door] }],
+            hangs_up: hangs_up.map(|says| ("/etc/nginx/nginx.conf line 3".to_owned(), says.to_owned())),
+            ..Seen::default()
+        };
+        let mut found = judge(&seen, &seen.ports.iter().collect::<Vec<_>>());
+        found.retain(|f| f.verdict > Finds::Note);
+        found
+    }
+
+    #[test]
+    fn a_page_that_is_not_answered_is_no_cause_by_itself() {
+        let of = |port, other| judged(port, Outcome::Stalled, other, None).remove(0);
+        let first = of(443, None);
+        assert_eq!((first.id, first.verdict), (STALLS, Finds::Warning));
+        assert!(first.text.contains("after 10 s;"), "{}", first.text);
+        let slow = of(443, Some(Outcome::Closed));
+        assert_eq!(slow.verdict, Finds::Warning);
+        assert!(slow.text.contains("after 30 s, though it answers for another path"), "{}", slow.text);
+        let hangs = of(443, Some(Outcome::Stalled));
+        assert_eq!((hangs.verdict, &hangs.cloudflare_errors[..]), (Finds::Cause, &[524][..]));
+        assert!(hangs.text.contains("after 30 s, nor for another path"), "{}", hangs.text);
+        assert_eq!(hangs.evidence[1].shows, "no answer within 30 s");
+        assert!(hangs.evidence[1].source.ends_with("https://shop.example/edgeallow-doctor"), "{hangs:#?}");
+        assert_eq!(of(80, Some(Outcome::Stalled)).verdict, Finds::Warning, "Cloudflare may redirect them all");
+    }
+
+    #[test]
+    fn no_answer_is_a_warning_where_a_condition_wants_it_for_some() {
+        let of = |hangs_up| judged(443, Outcome::Closed, None, hangs_up).remove(0);
+        assert_eq!((of(None).id, of(None).verdict), ("online.empty", Finds::Cause));
+        let meant = of(Some("if ($cf = 0)"));
+        assert_eq!((meant.id, meant.verdict), ("online.empty", Finds::Warning));
+        assert_eq!(meant.evidence[1].shows, "if ($cf = 0)");
+        let command = meant.fix.and_then(|f| f.command);
+        assert_eq!(command.as_deref(), Some("${EDITOR:-vi} +3 /etc/nginx/nginx.conf"));
+    }
 
     #[test]
     fn a_web_servers_refusal_is_known_by_its_page() {

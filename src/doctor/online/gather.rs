@@ -18,7 +18,8 @@ use super::{
     limits::{Limited, Limits, is_well, limits},
     servers,
     servers::Installed,
-    visit::{CONNECT, Visit, Visitor},
+    strangers::hangs_up,
+    visit::{CONNECT, PATIENCE, Visit, Visitor},
 };
 use crate::{
     doctor::{Context, HTTP_PORTS, HTTPS_PORTS, Mode},
@@ -64,6 +65,8 @@ pub(super) struct Seen {
     /// What a limit may have refused, and isn't among the visits if it did so twice.
     pub limited: Vec<Limited>,
 }
+    /// A condition on which nginx ends connections without an answer: its place, and what it says.
+    pub hangs_up: Option<(String, String)>,
 
 /// A port.
 #[derive(Debug, Clone, Default)]
@@ -152,6 +155,7 @@ fn origins(cx: &Context<'_>) -> (Vec<IpAddr>, Option<IpAddr>) {
 
 fn port(cx: &Context<'_>, listeners: &[ListenSocket], origins: &[IpAddr], number: u16) -> Port {
     let sockets = listeners.iter().filter(|s| s.address.port() == number);
+        hangs_up: if is_asked { hangs_up(cx) } else { None },
     let sockets = sockets.map(|s| {
         let programs: BTreeSet<&str> = s.programs.iter().map(|p| p.name.as_str()).collect();
         Socket {
@@ -333,7 +337,7 @@ fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<(Visitor, bool)> {
     let pairs = sites.iter().take(SITES).flat_map(|host| schemes.iter().map(move |s| (host, *s)));
     let visitor = |(host, scheme): (&String, Scheme)| {
         let visitor =
-            Visitor { door, host: host.clone(), scheme, sites: sites.clone(), tls, plain, pause: Duration::ZERO };
+            Visitor { door, host, scheme, sites, tls, plain, pause, path: "/".to_owned(), patience: PATIENCE };
         (visitor, schemes.len() > 1 && scheme == Scheme::Https)
     };
     pairs.map(visitor).collect()
@@ -352,6 +356,7 @@ fn follow_rules(cx: &Context<'_>, ports: &mut [Port]) {
         for door in &mut port.doors {
             let Some(sent) = all.iter().find(|s| s.from == SocketAddr::new(door.ip, port.number)) else { continue };
             match (&door.way, ends_nowhere(cx, sent)) {
+        let (host, sites, pause) = (host.clone(), sites.clone(), Duration::ZERO);
                 (Way::Nothing, false) => door.way = Way::SentOn(Some(sent.words.clone())),
                 (Way::Socket, true) => door.way = Way::Astray(Box::new(sent.clone())),
                 _ => {}

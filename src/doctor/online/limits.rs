@@ -280,6 +280,7 @@ mod tests {
             outcome: Outcome::Answered(answer),
             loops: false,
             slowest: Duration::ZERO,
+            other: None,
         }
     }
 

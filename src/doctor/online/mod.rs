@@ -15,25 +15,26 @@ mod judge;
 mod lacking;
 mod limits;
 mod promised;
+mod patience;
 mod servers;
 mod tested;
+mod strangers;
 mod visit;
 mod words;
 
 use std::cmp::Reverse;
 
 use super::Context;
+use self::gather::Seen;
 use crate::report::{Finding, Finds, Room};
 
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
+/// What was seen, for who waits longer.
+pub(super) struct Answers(Seen);
+
     (cx.session.progress)("asking the web server");
     match gather::gather(cx) {
-        Ok(seen) => {
-            let mut found = judge::judge(&seen);
-            found.extend(limits::judge(&seen));
-            found.sort_by_key(|f| Reverse(f.verdict));
-            found
-        }
+        Ok(seen) => judge(&cx.asked.get_or_init(|| Answers(seen)).0),
         Err(e) => {
             let skipped = Finding::new(
                 Room::Online,
@@ -47,6 +48,27 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
 }
 
 /// A server that has run out of something answers late, wrongly or not at all: where that is known, it is the cause, and
+fn judge(seen: &Seen) -> Vec<Finding> {
+    let mut found = judge::judge(seen);
+    found.extend(limits::judge(seen));
+    found.sort_by_key(|f| Reverse(f.verdict));
+    found
+}
+
+/// Waits longer for what wasn't answered, where no room says why, and judges anew by what comes.
+pub(super) fn wait_longer(cx: &mut Context<'_>, findings: &mut Vec<Finding>) {
+    let is_open = |f: &Finding| f.id == answers::STALLS && f.verdict == Finds::Warning;
+    let Some(Answers(seen)) = cx.asked.get_mut().filter(|_| findings.iter().any(is_open)) else { return };
+    (cx.session.progress)("waiting up to 30 s longer for a page that was not answered");
+    if let Err(e) = patience::ask_again(seen) {
+        tracing::warn!("{}", e.message);
+        return;
+    }
+    findings.retain(|f| f.room != Room::Online);
+    findings.splice(0..0, judge(seen));
+    give_way(findings);
+}
+
 /// what was seen here is its effect.
 pub(super) fn give_way(findings: &mut [Finding]) {
     const EFFECTS: [&str; 5] =
@@ -60,6 +82,11 @@ pub(super) fn give_way(findings: &mut [Finding]) {
     let lists = |f: &&Finding| LISTS.contains(&f.id);
     if let Some(list) = findings.iter().find(lists).map(|f| f.id) {
         // Whether visitors are refused too is what the list says, and not what may be thought without it.
+        // A condition that hangs up on strangers goes by the same list; whatever hangs up on everybody doesn't.
+        let by_condition = |f: &Finding| f.id == "online.empty" && f.verdict == Finds::Warning;
+        if list == "firewall.own-denied" && findings.iter().any(by_condition) {
+            explain(findings, &["online.empty"], list);
+        }
         for answer in findings.iter_mut().filter(|f| f.id == "online.forbidden") {
             if let Some(end) = answer.text.find(answers::OWN_REQUEST) {
                 answer.text.truncate(end + answers::OWN_REQUEST.len());

@@ -39,6 +39,10 @@ pub(super) struct Visitor {
     pub plain: bool,
     /// How long to wait before what a redirect leads to is asked for.
     pub pause: Duration,
+    /// What he asks for.
+    pub path: String,
+    /// How long he waits for it.
+    pub patience: Duration,
 }
 
 /// What came of it.
@@ -59,6 +63,8 @@ pub(super) struct Visit {
     pub loops: bool,
     /// The longest that an answer took, with the handshake before it.
     pub slowest: Duration,
+    /// What became of another path, where the page was asked for once more (`patience`).
+    pub other: Option<Outcome>,
 }
 
 /// What came of one request.
@@ -72,6 +78,11 @@ enum Asked {
 }
 
 impl Visit {
+    /// Whether the server took the request, as far as that can be told, and didn't answer.
+    pub fn stalls(&self) -> bool {
+        self.outcome == Outcome::Stalled && !self.mute
+    }
+
     /// Whether the server redirected at all.
     pub fn is_redirected(&self) -> bool {
         self.trail.len() > 1 || self.outcome.answer().is_some_and(|a| a.location.is_some())
@@ -97,12 +108,13 @@ impl Visitor {
             outcome: Outcome::Failed(format!("`{}` is not a host name", self.host)),
             loops: false,
             slowest: Duration::ZERO,
+            other: None,
         };
         let port = if self.port(self.scheme) { String::new() } else { format!(":{}", self.door.port()) };
-        let Ok(mut url) = Url::parse(&format!("{}://{}{port}/", self.scheme.as_str(), self.host)) else {
+        let Ok(mut url) = Url::parse(&format!("{}://{}{port}{}", self.scheme.as_str(), self.host, self.path)) else {
             return Some(visit);
         };
-        if url.path() != "/" || url.query().is_some() || !url.username().is_empty() {
+        if url.path() != self.path || url.query().is_some() || !url.username().is_empty() {
             return Some(visit);
         }
         let mut seen = Vec::new();
@@ -162,12 +174,12 @@ impl Visitor {
             };
         }
         let door = if self.tls { SocketAddr::new(self.door.ip(), 80) } else { self.door };
-        Asked::Came(get_at(door, get, Limits { connect: CONNECT, answer: PATIENCE }).await)
+        Asked::Came(get_at(door, get, Limits { connect: CONNECT, answer: self.patience }).await)
     }
 
     async fn ask_over_tls(&self, name: Option<ServerName<'static>>, get: Get<'_>) -> Asked {
         let begun = Instant::now();
-        let ask = tls::Ask { to: self.door, name, alpn: &ALPN_HTTP1, limit: PATIENCE };
+        let ask = tls::Ask { to: self.door, name, alpn: &ALPN_HTTP1, limit: self.patience };
         let done = match tls::handshake(&ask).await {
             Ok(done) => done,
             Err(failure) => {
@@ -183,7 +195,7 @@ impl Visitor {
         };
         let shaken = begun.elapsed();
         let wants = done.shown.wants.is_some();
-        let mut outcome = http::get(done.stream, get, PATIENCE).await;
+        let mut outcome = http::get(done.stream, get, self.patience).await;
         if let Outcome::Answered(answer) = &mut outcome {
             answer.took += shaken;
         }
@@ -271,7 +283,9 @@ mod tests {
     fn visitor(scheme: Scheme, door: u16, tls: bool) -> Visitor {
         let door = SocketAddr::from(([192, 0, 2, 1], door));
         let sites = vec!["shop.example".to_owned()];
-        Visitor { door, host: "shop.example".into(), scheme, sites, tls, plain: true, pause: Duration::ZERO }
+        let host = "shop.example".into();
+        let (pause, path, patience) = (Duration::ZERO, "/".into(), PATIENCE);
+        Visitor { door, host, scheme, sites, tls, plain: true, pause, path, patience }
     }
 
     fn leads(scheme: Scheme, door: u16, to: &str) -> Leads {

@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use super::{
     gather::{Port, Socket},
+    patience::LONGER,
     servers,
     visit::{PATIENCE, Visit},
 };
@@ -70,22 +71,27 @@ pub(super) fn socket(socket: &Socket) -> String {
     }
 }
 
-/// The command that would ask the same.
+/// The command that would ask the same, but for what only Cloudflare adds.
 pub(super) fn curl(visit: &Visit) -> String {
+    curl_for(visit, "/")
+}
+
+/// The same for another path.
+pub(super) fn curl_for(visit: &Visit, path: &str) -> String {
     let door = visit.door.to_string();
     let host = &visit.host;
     if visit.tls {
         let port = if visit.door.port() == 443 { String::new() } else { format!(":{}", visit.door.port()) };
         let is_address = door.strip_suffix(&format!(":{}", visit.door.port())) == Some(host);
         let to = if is_address { String::new() } else { format!("--connect-to '::{door}' ") };
-        return format!("curl -sik {to}https://{host}{port}/");
+        return format!("curl -sik {to}https://{host}{port}{path}");
     }
     let visitor = match visit.visitor {
         Scheme::Http => "",
         Scheme::Https => " -H 'X-Forwarded-Proto: https'",
     };
     let door = door.strip_suffix(":80").unwrap_or(&door);
-    format!("curl -si -H 'Host: {host}'{visitor} http://{door}/")
+    format!("curl -si -H 'Host: {host}'{visitor} http://{door}{path}")
 }
 
 /// Where a redirect leads, without what may be secret: name and password, question, fragment.
@@ -102,6 +108,7 @@ pub(super) fn came_to(visit: &Visit) -> String {
     if visit.loops {
         return visit.trail.join(" → ");
     }
+    let waited = if visit.other.is_some() { LONGER } else { PATIENCE };
     match &visit.outcome {
         Outcome::Answered(answer) => {
             let to = answer.location.as_deref().map(|l| format!(" to {}", told(l))).unwrap_or_default();
@@ -115,8 +122,17 @@ pub(super) fn came_to(visit: &Visit) -> String {
         Outcome::Garbled(first) => format!("the answer begins with `{first}`"),
         Outcome::Oversized => "the head of the answer is longer than 128 KB".to_owned(),
         Outcome::Stalled if visit.mute => format!("no TLS handshake within {} s", PATIENCE.as_secs()),
-        Outcome::Stalled => format!("no answer within {} s", PATIENCE.as_secs()),
+        Outcome::Stalled => format!("no answer within {} s", waited.as_secs()),
         Outcome::Failed(why) => why.clone(),
+    }
+}
+
+/// What became of another path, in short.
+pub(super) fn other_came_to(other: &Outcome) -> String {
+    match other {
+        Outcome::Answered(answer) => format!("{} after {} ms", answer.status, answer.took.as_millis()),
+        Outcome::Stalled => format!("no answer within {} s", LONGER.as_secs()),
+        _ => "the connection was closed without an answer".to_owned(),
     }
 }
 
