@@ -30,7 +30,7 @@ enum Next {
 }
 
 /// By the finding's id. Every cause is here.
-static NEXT: [(&str, Next); 42] = {
+static NEXT: [(&str, Next); 43] = {
     use Next::{Certificate, Configured, Dns, Edit, Logged, Own, Shown};
     const LISTEN: Next = Configured("^\\s*(listen|server_name|SSLEngine|<VirtualHost)\\b");
     const REDIRECTS: Next = Configured("^\\s*(return\\s+30[1278]|rewrite|Redirect|RewriteRule)");
@@ -38,6 +38,7 @@ static NEXT: [(&str, Next); 42] = {
         ("online.nothing-listens", Shown),
         ("online.loopback-only", Shown),
         ("online.sent-to-nothing", Own),
+        ("online.origin-refuses", Shown),
         ("online.redirects-to-nothing", LISTEN),
         ("online.redirect-loop", REDIRECTS),
         ("online.empty", Logged),
@@ -92,12 +93,13 @@ const ERROR_LOGS: [&str; 4] = [
     "/usr/local/lsws/logs/error.log",
 ];
 
-/// Gives each cause and warning its command, and all of them commands that this machine has.
-pub(super) fn complete(host: &dyn Look, findings: &mut [Finding]) {
+/// Gives each cause and warning its command, and all of them commands that this machine has. Of another machine, nothing
+/// that lies here tells anything.
+pub(super) fn complete(host: &dyn Look, findings: &mut [Finding], another_machine: bool) {
     let systemd = host.exists(Path::new("/run/systemd/system"));
     for finding in findings.iter_mut().filter(|f| f.verdict >= Finds::Warning) {
         let missing = finding.fix.as_ref().is_none_or(|f| f.command.is_none());
-        if let Some(command) = missing.then(|| next(host, finding)).flatten() {
+        if let Some(command) = missing.then(|| next(host, finding, another_machine)).flatten() {
             let text = finding.fix.take().map_or_else(|| "look there first".to_owned(), |f| f.text);
             finding.fix = Some(Fix { text, command: Some(command) });
         }
@@ -108,9 +110,9 @@ pub(super) fn complete(host: &dyn Look, findings: &mut [Finding]) {
     }
 }
 
-fn next(host: &dyn Look, finding: &Finding) -> Option<String> {
+fn next(host: &dyn Look, finding: &Finding, another_machine: bool) -> Option<String> {
     let there = |all: &[&'static str]| -> Vec<&'static str> {
-        all.iter().copied().filter(|p| host.exists(Path::new(p))).collect()
+        all.iter().copied().filter(|p| !another_machine && host.exists(Path::new(p))).collect()
     };
     let (_, next) = NEXT.iter().find(|(id, _)| *id == finding.id)?;
     match next {
@@ -128,7 +130,7 @@ fn next(host: &dyn Look, finding: &Finding) -> Option<String> {
         Next::Certificate => {
             let issued = |by: &str| finding.evidence.iter().any(|e| e.shows.contains(by));
             let old = matches!(finding.id, "tls.expired" | "tls.expires-soon");
-            if old && issued("Let's Encrypt") && host.program("certbot").is_some() {
+            if old && !another_machine && issued("Let's Encrypt") && host.program("certbot").is_some() {
                 return Some("certbot renew".to_owned());
             }
             let asked = shown(finding)?;
@@ -218,7 +220,7 @@ mod tests {
 
     fn completed(finding: Finding) -> Fix {
         let mut all = [finding];
-        complete(&Machine::new(), &mut all);
+        complete(&Machine::new(), &mut all, false);
         all[0].fix.clone().unwrap()
     }
 
@@ -254,6 +256,16 @@ mod tests {
             "openssl s_client -connect 192.0.2.1:443 -servername shop.example </dev/null 2>/dev/null | openssl x509 -noout \
              -subject -issuer -dates -ext subjectAltName"
         );
+    }
+
+    #[test]
+    fn nothing_that_lies_here_is_shown_of_another_machine() {
+        let curl = "curl -sik --connect-to '::198.51.100.7:443' https://shop.example/";
+        for id in ["online.stalls", "tls.no-certificate", "online.redirect-loop"] {
+            let mut all = [cause(id, curl, "no answer")];
+            complete(&Machine::new(), &mut all, true);
+            assert_eq!(all[0].fix.as_ref().and_then(|f| f.command.as_deref()), Some(curl), "{id}");
+        }
     }
 
     #[test]

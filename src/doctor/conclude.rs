@@ -5,7 +5,7 @@
 use crate::report::{Conclusion, Finding, Finds};
 
 /// Findings that leave open whether a packet filter turns Cloudflare away.
-const FIREWALL_UNSEEN: [&str; 3] = ["firewall.unseen", "firewall.unknown", "firewall.gap"];
+const FIREWALL_UNSEEN: [&str; 4] = ["firewall.unseen", "firewall.unknown", "firewall.gap", "firewall.another-machine"];
 
 /// About a record that others can see: visitors go there themselves, and Cloudflare does once it is proxied.
 const STRAIGHT: &str = "dns.aaaa-without-listener";

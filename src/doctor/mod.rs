@@ -207,6 +207,27 @@ impl Context<'_> {
         if exact.is_empty() { on_port().filter(|s| s.takes(ip)).collect() } else { exact }
     }
 
+    /// This machine's global addresses of a family.
+    fn global(&self, v4: bool) -> impl Iterator<Item = IpAddr> {
+        let all = self.links.iter().flat_map(|l| &l.addresses).filter(|a| a.global && !a.ip.is_loopback());
+        all.map(|a| a.ip).filter(move |ip| ip.is_ipv4() == v4)
+    }
+
+    /// The origin that was asked about, where it is none of this machine's addresses.
+    fn foreign(&self) -> Option<IpAddr> {
+        let own = |ip: &IpAddr| self.links.iter().flat_map(|l| &l.addresses).any(|a| a.ip == *ip);
+        self.ask.origin.filter(|ip| !ip.is_loopback() && !own(ip))
+    }
+
+    /// The same, where it can't be this machine's by address translation, which has addresses of the inside only.
+    fn another_machine(&self) -> Option<IpAddr> {
+        let is_translated = |ip: &IpAddr| {
+            let mut own = self.global(ip.is_ipv4()).peekable();
+            !dns::is_inside(*ip) && own.peek().is_some() && own.all(dns::is_inside)
+        };
+        self.foreign().filter(|ip| !is_translated(ip))
+    }
+
     /// What was logged; it is read when it is first asked for, which may take its time.
     fn logged(&self) -> &logs::Seen {
         self.logged.get_or_init(|| logs::read(self))
@@ -225,6 +246,28 @@ impl Context<'_> {
 /// The rooms that can be looked into, in order.
 const ROOMS: [fn(&Context<'_>) -> Vec<Finding>; 7] =
     [online::look, firewall::look, tls::look, dns::look, resources::look, logs::look, beyond::look];
+
+/// Those that ask the origin itself, whichever machine it is.
+const ROOMS_ANYWHERE: [fn(&Context<'_>) -> Vec<Finding>; 3] = [online::look, tls::look, dns::look];
+
+/// What is said of an origin that is another machine, instead of this machine's.
+fn left_out(cx: &Context<'_>, ip: IpAddr) -> Vec<Finding> {
+    let left = |room, id, verdict, what: &str| {
+        let text = format!("{ip} is another machine, and what is seen here of {what} is this one's");
+        Finding::new(room, id, verdict, text).mend("run `edgeallow doctor` there")
+    };
+    let mut found = vec![
+        left(Room::Firewall, "firewall.another-machine", Finds::Skipped, "packet filters, bans and routes"),
+        left(Room::Resources, "resources.another-machine", Finds::Skipped, "resources"),
+    ];
+    if cx.ask.logs.is_empty() {
+        found.push(left(Room::Logs, "logs.another-machine", Finds::Skipped, "logs"));
+    } else {
+        found.push(left(Room::Logs, "logs.another-machine", Finds::Note, "logs that weren't named"));
+        found.extend(logs::look(cx));
+    }
+    found
+}
 
 impl Session<'_> {
     /// Looks at everything that can be the cause of an error at Cloudflare, and changes nothing.
@@ -248,14 +291,20 @@ impl Session<'_> {
 
     fn try_doctor(&self, ask: &Ask) -> Result<DoctorReport> {
         let mut cx = self.gather(ask)?;
-        let mut findings: Vec<Finding> = ROOMS.iter().flat_map(|look| look(&cx)).collect();
+        let another = cx.another_machine();
+        let rooms = if another.is_some() { &ROOMS_ANYWHERE[..] } else { &ROOMS };
+        let mut findings: Vec<Finding> = rooms.iter().flat_map(|look| look(&cx)).collect();
+        findings.extend(another.into_iter().flat_map(|ip| left_out(&cx, ip)));
         findings.extend(ask.broken.as_ref().map(Broken::finding));
         findings.sort_by_key(|f| f.room);
         online::give_way(&mut findings);
+        online::wait_longer(&mut cx, &mut findings);
         firewall::blame_evasive(&mut findings);
-        commands::complete(self.host, &mut findings);
+        commands::complete(self.host, &mut findings, another.is_some());
+        // More rights here tell nothing about another machine.
+        let as_root = (another.is_none() && !self.host.may_administer()).then(|| ask.as_root(self.offline));
         Ok(DoctorReport {
-            conclusion: conclude::conclude(&findings, (!self.host.may_administer()).then(|| ask.as_root(self.offline))),
+            conclusion: conclude::conclude(&findings, as_root),
             mode: ask.mode.as_str(),
             hosts: ask.hosts.clone(),
             origins: cx.origins.iter().map(IpAddr::to_string).collect(),
@@ -295,7 +344,6 @@ impl Session<'_> {
             edge: want.prefixes,
             source: status.source,
             origins,
-        online::wait_longer(&mut cx, &mut findings);
             ports,
             links,
             listeners: self.host.listeners(),
@@ -303,6 +351,7 @@ impl Session<'_> {
             backends: status.backends,
             told: status.warnings,
             configs: Configs::new(self.host),
+            asked: OnceCell::new(),
             logged: OnceCell::new(),
         })
     }
@@ -331,4 +380,3 @@ mod tests {
         assert_eq!(plain.as_root(false), "sudo edgeallow doctor");
     }
 }
-            asked: OnceCell::new(),

@@ -109,7 +109,7 @@ fn name_resolver(lab: &Lab, address: &str) {
 }
 
 /// `edgeallow doctor` with the network; its report.
-fn doctor(lab: &Lab, args: &[&str]) -> Value {
+pub fn doctor(lab: &Lab, args: &[&str]) -> Value {
     lab.write_file("/etc/edgeallow/config.toml", NO_LIST);
     let report = lab.edgeallow([&["doctor", "--format", "json"], args].concat()).json();
     assert!(report["error"].is_null(), "{report:#}");

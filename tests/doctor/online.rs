@@ -5,11 +5,12 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use super::{
+    dns::doctor as with_the_network,
     doctor, expect_cause, expect_healthy, follow, ids,
     site::{self, NAME},
 };
 use crate::{
-    lab::{EDGE4, Lab, SERVER4, SERVER6},
+    lab::{CLIENT4, EDGE4, Lab, SERVER4, SERVER6},
     run::PUBLISHED,
 };
 
@@ -504,11 +505,51 @@ fn rules_for_this_hosts_own_connections_say_nothing_about_cloudflares() {
 }
 
 #[test]
-fn an_address_that_is_not_on_this_machine_is_asked_about_on_its_own_ones() {
+fn an_origin_that_is_another_machine_is_asked_itself() {
+    let lab = lab();
+    site::nginx_stopped(&lab, &site::nginx_site(""));
+    let asked = ["--origin", CLIENT4, "--mode", "flexible"];
+    let there = site::Caddy::on_the_internet(&lab, 80, |mut client| {
+        site::answer(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let report = with_the_network(&lab, &asked);
+    expect_healthy(&report);
+    assert!(text(finding(&report, "online.answers")).contains(&format!("port 80 of {CLIENT4}")), "{report:#}");
+    for room in ["firewall", "resources", "logs"] {
+        let skipped = finding(&report, &format!("{room}.another-machine"));
+        assert!(text(skipped).starts_with(&format!("{CLIENT4} is another machine")), "{skipped:#}");
+    }
+    let said = report["conclusion"]["text"].as_str().unwrap();
+    assert!(said.contains("whether a firewall turns it away could not be told"), "{said}");
+    let report = doctor(&lab, &asked);
+    expect_healthy(&report);
+    assert_eq!(finding(&report, "online.foreign-address")["verdict"], "skipped", "{report:#}");
+
+    // What serves here is of no use to who goes there.
+    drop(there);
+    lab.run(["nginx"]);
+    let report = with_the_network(&lab, &asked);
+    let cause = expect_cause(&report, "online.origin-refuses", 521);
+    assert!(text(cause).starts_with(&format!("{CLIENT4} refuses")), "{cause:#}");
+    let rule = "iptables -A INPUT -p tcp --dport 80 -j DROP";
+    lab.command(rule.split(' ')).on_the_internet().run().expect_ok();
+    let report = with_the_network(&lab, &asked);
+    assert_eq!((ids(&report, "cause"), ids(&report, "warning")), (vec![], vec!["online.origin-silent"]), "{report:#}");
+    assert_eq!(finding(&report, "online.origin-silent")["cloudflare_errors"], serde_json::json!([522]));
+    let report = with_the_network(&lab, &["--origin", "198.18.0.1", "--mode", "flexible"]);
+    assert_eq!(ids(&report, "warning"), ["online.origin-unreachable"], "{report:#}");
+    assert_eq!(finding(&report, "online.origin-unreachable")["cloudflare_errors"], serde_json::json!([523]));
+}
+
+#[test]
+fn an_address_that_may_be_translated_to_this_machines_is_asked_about_on_its_own_ones() {
     let lab = lab();
     site::site(&lab);
-    let report = doctor(&lab, &[NAME, "--origin", "198.51.100.7"]);
+    let inside = "addr add 10.0.0.5/24 dev s0\naddr del 192.0.2.1/24 dev s0\n";
+    lab.feed(["ip", "-batch", "-"], inside);
+    let report = with_the_network(&lab, &["--origin", "198.18.0.1", "--mode", "flexible"]);
+    expect_healthy(&report);
     assert_eq!(finding(&report, "online.foreign-address")["verdict"], "note");
-    assert!(text(finding(&report, "online.answers")).contains(SERVER4), "{report:#}");
-    assert_eq!(ids(&report, "cause"), Vec::<&str>::new(), "{report:#}");
+    assert!(text(finding(&report, "online.answers")).contains("port 80 of 10.0.0.5"), "{report:#}");
+    assert!(!ids(&report, "skipped").contains(&"firewall.another-machine"), "{report:#}");
 }

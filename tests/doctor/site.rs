@@ -250,16 +250,28 @@ impl Caddy {
         caddy
     }
 
+    /// The same on another machine.
+    pub fn on_the_internet(lab: &Lab, port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let mut caddy = Self { sockets: Vec::new(), threads: Vec::new() };
+        caddy.accept(lab.on_the_internet(|| Self::listen(port)), serve);
+        caddy
+    }
+
     fn serve(&mut self, lab: &Lab, port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
-        let socket = lab.inside(|| {
-            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("make a socket");
-            socket.set_only_v6(false).expect("listen on both families");
-            // A server that was there before may have left connections behind.
-            socket.set_reuse_address(true).expect("take the port over");
-            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
-            socket.listen(128).expect("listen");
-            socket
-        });
+        self.accept(lab.inside(|| Self::listen(port)), serve);
+    }
+
+    fn listen(port: u16) -> Socket {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("make a socket");
+        socket.set_only_v6(false).expect("listen on both families");
+        // A server that was there before may have left connections behind.
+        socket.set_reuse_address(true).expect("take the port over");
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
+        socket.listen(128).expect("listen");
+        socket
+    }
+
+    fn accept(&mut self, socket: Socket, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
         let accepting = socket.try_clone().expect("clone a socket");
         let serve: Serve = Arc::new(serve);
         self.sockets.push(socket);

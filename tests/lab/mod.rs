@@ -26,7 +26,7 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 pub use command::Output;
 pub use files::{Tree, diff};
-pub use net::{SERVER4, SERVER6};
+pub use net::{CLIENT4, SERVER4, SERVER6};
 pub use probe::{Reach, Table};
 pub use rules::Rules;
 pub use volley::{Doors, Outcome, Shot, Volley};

@@ -178,7 +178,7 @@ fn behind(proxied: &[&str], here: &Here) -> Finding {
 }
 
 /// Addresses that no visitor is ever sent to (IANA's special-purpose registries: private, loopback, link-local, shared).
-fn is_inside(ip: IpAddr) -> bool {
+pub(in crate::doctor) fn is_inside(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;

@@ -14,6 +14,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
+pub(super) use self::judge::is_inside;
 use super::Context;
 use crate::{
     error::Result,

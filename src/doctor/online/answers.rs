@@ -117,7 +117,15 @@ fn told(seen: &Seen, places: &[Place<'_>]) -> Option<Finding> {
 }
 
 fn listens(port: &Port) -> Finding {
-    let open: Vec<&Door> = port.doors.iter().filter(|d| d.way != Way::Nothing).collect();
+    let open: Vec<&Door> = port.doors.iter().filter(|d| d.way.is_open()).collect();
+    if open.iter().any(|d| matches!(d.way, Way::Far(_))) {
+        let text = format!(
+            "something takes connections on port {} of {}",
+            port.number,
+            list(open.iter().map(|d| d.ip), "and")
+        );
+        return finding("online.listens", Finds::Ok, text).seen("a connection", "accepted");
+    }
     if port.sockets.is_empty() {
         let by = open.iter().find_map(|d| match &d.way {
             Way::SentOn(words) => words.clone(),
@@ -175,6 +183,18 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, Said { on, names }: Said
     }
     match &visit.outcome {
         Outcome::Answered(answer) => answered(seen, weight, on, &who, visit, answer),
+        Outcome::Closed if seen.named && matches!(door.way, Way::Far(_)) => mend(
+            new(
+                "online.empty",
+                Finds::Warning,
+                &[520],
+                format!(
+                    "{who} ends the connection on {on} without an answer for {host}, which may be meant for all but \
+                     Cloudflare"
+                ),
+            ),
+            "see in its log why: a crash, a rule that hangs up (`return 444` of nginx), a limit",
+        ),
         Outcome::Closed if seen.named && seen.hangs_up.is_some() => mend(
             new(
                 "online.empty",

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    elsewhere::{self, Asked, Far, Foreign},
     limits::{Limited, Limits, is_well, limits},
     servers,
     servers::Installed,
@@ -56,17 +57,17 @@ pub(super) struct Seen {
     pub ports_asked: bool,
     /// Whether the operator named the site.
     pub named: bool,
-    /// The origin's address, where it is none of this host's: its own were looked at instead.
-    pub foreign: Option<IpAddr>,
+    /// The origin, where it is none of this host's addresses.
+    pub foreign: Option<Foreign>,
     /// Each port.
     pub ports: Vec<Port>,
     /// The web servers on this machine.
     pub servers: Vec<Installed>,
     /// What a limit may have refused, and isn't among the visits if it did so twice.
     pub limited: Vec<Limited>,
-}
     /// A condition on which nginx ends connections without an answer: its place, and what it says.
     pub hangs_up: Option<(String, String)>,
+}
 
 /// A port.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +103,7 @@ pub(super) struct Door {
 impl Door {
     /// Whether it is worth asking: an answer from where a rule sends nobody says nothing.
     const fn is_asked(&self) -> bool {
-        matches!(self.way, Way::Socket | Way::SentOn(_))
+        matches!(self.way, Way::Socket | Way::SentOn(_) | Way::Far(Far::Open))
     }
 }
 
@@ -115,11 +116,29 @@ pub(super) enum Way {
     SentOn(Option<String>),
     /// Where nothing listens, though something does here: a rule sends it there.
     Astray(Box<SentOn>),
+    /// At another machine, with this result.
+    Far(Far),
     /// Nowhere.
     Nothing,
 }
 
+impl Way {
+    /// Whether a connection is taken at its end.
+    pub const fn is_open(&self) -> bool {
+        match self {
+            Self::Far(far) => matches!(far, Far::Open),
+            Self::Nothing => false,
+            Self::Socket | Self::SentOn(_) | Self::Astray(_) => true,
+        }
+    }
+}
+
 pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
+    if let Some(ip) = cx.foreign()
+        && let Some(seen) = elsewhere::gather(cx, ip)?
+    {
+        return Ok(seen);
+    }
     let listeners = cx.listeners.as_ref().map_err(Clone::clone)?;
     let (origins, foreign) = origins(cx);
     let mut ports: Vec<Port> = cx.ports.iter().map(|p| port(cx, listeners, &origins, *p)).collect();
@@ -136,26 +155,22 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
         foreign,
         ports,
         limited,
+        hangs_up: if is_asked { hangs_up(cx) } else { None },
         servers: servers::installed(cx, missing),
     })
 }
 
 /// The addresses to look at, and the asked one if it is none of them: behind a cloud's address translation the public
 /// address is nowhere on the host.
-fn origins(cx: &Context<'_>) -> (Vec<IpAddr>, Option<IpAddr>) {
-    let own = || cx.links.iter().flat_map(|l| &l.addresses);
-    match cx.ask.origin {
-        Some(asked) if !asked.is_loopback() && !own().any(|a| a.ip == asked) => {
-            let global = own().filter(|a| a.global && !a.ip.is_loopback() && a.ip.is_ipv4() == asked.is_ipv4());
-            (global.map(|a| a.ip).collect(), Some(asked))
-        }
-        _ => (cx.origins.clone(), None),
+fn origins(cx: &Context<'_>) -> (Vec<IpAddr>, Option<Foreign>) {
+    match cx.foreign() {
+        Some(ip) => (cx.global(ip.is_ipv4()).collect(), Some(Foreign { ip, asked: Asked::Here })),
+        None => (cx.origins.clone(), None),
     }
 }
 
 fn port(cx: &Context<'_>, listeners: &[ListenSocket], origins: &[IpAddr], number: u16) -> Port {
     let sockets = listeners.iter().filter(|s| s.address.port() == number);
-        hangs_up: if is_asked { hangs_up(cx) } else { None },
     let sockets = sockets.map(|s| {
         let programs: BTreeSet<&str> = s.programs.iter().map(|p| p.name.as_str()).collect();
         Socket {
@@ -194,12 +209,18 @@ async fn knock(ports: &mut [Port]) {
 }
 
 /// Asks where something listens: one question after the other at each address, as few as will do.
-async fn ask(cx: &Context<'_>, ports: &mut [Port], limits: Arc<Limits>) -> Vec<Limited> {
+pub(super) async fn ask(cx: &Context<'_>, ports: &mut [Port], limits: Arc<Limits>) -> Vec<Limited> {
     let mut lanes: BTreeMap<IpAddr, Vec<Question>> = BTreeMap::new();
+    let on_80 = ports.iter().filter(|p| p.number == 80).flat_map(|p| &p.doors);
+    let open_plain: Vec<IpAddr> = on_80.filter(|d| d.way.is_open()).map(|d| d.ip).collect();
     for (p, port) in ports.iter().enumerate() {
         let asked = port.doors.iter().enumerate().filter(|(_, d)| d.is_asked()).take(DOORS);
         for (d, door) in asked {
-            let visitors = visitors(cx, SocketAddr::new(door.ip, port.number));
+            let plain = match door.way {
+                Way::Far(_) => open_plain.contains(&door.ip),
+                _ => !cx.listening(door.ip, 80).is_empty(),
+            };
+            let visitors = visitors(cx, SocketAddr::new(door.ip, port.number), plain);
             let questions =
                 visitors.into_iter().map(|(visitor, if_redirected)| Question { p, d, visitor, if_redirected });
             lanes.entry(door.ip).or_default().extend(questions);
@@ -317,7 +338,7 @@ impl Lane {
 
 /// Who comes to a door: a visitor of each site. Under Flexible those of `https://` come by plain HTTP too; where the mode
 /// isn't known, both kinds are tried, the latter only where there is a redirect.
-fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<(Visitor, bool)> {
+fn visitors(cx: &Context<'_>, door: SocketAddr, plain: bool) -> Vec<(Visitor, bool)> {
     let bare = match door.ip() {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
@@ -333,9 +354,9 @@ fn visitors(cx: &Context<'_>, door: SocketAddr) -> Vec<(Visitor, bool)> {
         (_, port) if HTTP_PORTS.contains(&port) => &[Scheme::Http],
         _ => &[],
     };
-    let plain = !cx.listening(door.ip(), 80).is_empty();
     let pairs = sites.iter().take(SITES).flat_map(|host| schemes.iter().map(move |s| (host, *s)));
     let visitor = |(host, scheme): (&String, Scheme)| {
+        let (host, sites, pause) = (host.clone(), sites.clone(), Duration::ZERO);
         let visitor =
             Visitor { door, host, scheme, sites, tls, plain, pause, path: "/".to_owned(), patience: PATIENCE };
         (visitor, schemes.len() > 1 && scheme == Scheme::Https)
@@ -356,7 +377,6 @@ fn follow_rules(cx: &Context<'_>, ports: &mut [Port]) {
         for door in &mut port.doors {
             let Some(sent) = all.iter().find(|s| s.from == SocketAddr::new(door.ip, port.number)) else { continue };
             match (&door.way, ends_nowhere(cx, sent)) {
-        let (host, sites, pause) = (host.clone(), sites.clone(), Duration::ZERO);
                 (Way::Nothing, false) => door.way = Way::SentOn(Some(sent.words.clone())),
                 (Way::Socket, true) => door.way = Way::Astray(Box::new(sent.clone())),
                 _ => {}

@@ -4,7 +4,8 @@
 
 use super::{
     answers, astray,
-    gather::{Port, Seen, Way},
+    elsewhere::{self, Asked},
+    gather::{Port, Seen},
     lacking::{nothing_listens, unread_configurations},
     servers,
     words::{addresses, list, ports, socket, ss, who},
@@ -20,7 +21,7 @@ pub(super) fn finding(id: &'static str, verdict: Finds, text: impl Into<String>)
 
 /// How much it matters that something listens on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Need {
+pub(super) enum Need {
     /// Visitors get a 521 without.
     Must,
     /// Some visitors do, if there are any.
@@ -42,11 +43,10 @@ pub(super) enum Lack {
 
 pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
     let mut found = Vec::new();
-    if let Some(asked) = seen.foreign {
-        let text = format!(
-            "{asked} is none of this machine's addresses, as behind a cloud's address translation: its own were looked at"
-        );
-        found.push(finding("online.foreign-address", Finds::Note, text).seen("ip address", "no such address"));
+    match seen.foreign {
+        Some(foreign) if foreign.asked != Asked::Here => return elsewhere::judge(seen, foreign),
+        Some(foreign) => found.push(elsewhere::note(foreign)),
+        None => {}
     }
     if seen.ports.iter().all(|p| p.doors.is_empty()) {
         let text = "this machine has no address that others could connect to";
@@ -65,14 +65,14 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 
 /// Whether nothing takes connections to any of the origin's addresses.
 pub(super) fn lack(port: &Port) -> Option<Lack> {
-    if port.doors.iter().any(|d| d.way != Way::Nothing) {
+    if port.doors.iter().any(|d| d.way.is_open()) {
         return None;
     }
     let loopback = !port.sockets.is_empty() && port.sockets.iter().all(|s| s.address.ip().is_loopback());
     Some(if loopback { Lack::Loopback } else { Lack::Nothing })
 }
 
-fn need(seen: &Seen, port: u16) -> Need {
+pub(super) fn need(seen: &Seen, port: u16) -> Need {
     let open = |other: u16| seen.ports.iter().any(|p| p.number == other && lack(p).is_none());
     match (seen.mode, port) {
         (Mode::Flexible, 80) | (Mode::Full | Mode::Strict, 443) => Need::Must,
@@ -179,7 +179,7 @@ fn one_scheme(port: &Port) -> Finding {
 fn one_family(seen: &Seen) -> Option<Finding> {
     let lacks = |port: &&Port, v4: bool| {
         let of = |v4: bool| port.doors.iter().filter(move |d| d.ip.is_ipv4() == v4 && !local(d.ip));
-        let open = |v4: bool| of(v4).any(|d| d.way != Way::Nothing);
+        let open = |v4: bool| of(v4).any(|d| d.way.is_open());
         of(v4).next().is_some() && !open(v4) && open(!v4)
     };
     let without = |v4: bool| seen.ports.iter().filter(|p| lacks(p, v4)).collect::<Vec<_>>();
@@ -208,7 +208,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::{
-        super::gather::{Door, Socket},
+        super::gather::{Door, Socket, Way},
         *,
     };
 

@@ -10,28 +10,29 @@
 
 mod answers;
 mod astray;
+mod elsewhere;
 mod gather;
 mod judge;
 mod lacking;
 mod limits;
-mod promised;
 mod patience;
+mod promised;
 mod servers;
-mod tested;
 mod strangers;
+mod tested;
 mod visit;
 mod words;
 
 use std::cmp::Reverse;
 
-use super::Context;
 use self::gather::Seen;
+use super::Context;
 use crate::report::{Finding, Finds, Room};
 
-pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
 /// What was seen, for who waits longer.
 pub(super) struct Answers(Seen);
 
+pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     (cx.session.progress)("asking the web server");
     match gather::gather(cx) {
         Ok(seen) => judge(&cx.asked.get_or_init(|| Answers(seen)).0),
@@ -47,7 +48,6 @@ pub(super) struct Answers(Seen);
     }
 }
 
-/// A server that has run out of something answers late, wrongly or not at all: where that is known, it is the cause, and
 fn judge(seen: &Seen) -> Vec<Finding> {
     let mut found = judge::judge(seen);
     found.extend(limits::judge(seen));
@@ -69,6 +69,7 @@ pub(super) fn wait_longer(cx: &mut Context<'_>, findings: &mut Vec<Finding>) {
     give_way(findings);
 }
 
+/// A server that has run out of something answers late, wrongly or not at all: where that is known, it is the cause, and
 /// what was seen here is its effect.
 pub(super) fn give_way(findings: &mut [Finding]) {
     const EFFECTS: [&str; 5] =
@@ -81,12 +82,12 @@ pub(super) fn give_way(findings: &mut [Finding]) {
     // Whom a web server lets in by its address is looked at in its own room.
     let lists = |f: &&Finding| LISTS.contains(&f.id);
     if let Some(list) = findings.iter().find(lists).map(|f| f.id) {
-        // Whether visitors are refused too is what the list says, and not what may be thought without it.
         // A condition that hangs up on strangers goes by the same list; whatever hangs up on everybody doesn't.
         let by_condition = |f: &Finding| f.id == "online.empty" && f.verdict == Finds::Warning;
         if list == "firewall.own-denied" && findings.iter().any(by_condition) {
             explain(findings, &["online.empty"], list);
         }
+        // Whether visitors are refused too is what the list says, and not what may be thought without it.
         for answer in findings.iter_mut().filter(|f| f.id == "online.forbidden") {
             if let Some(end) = answer.text.find(answers::OWN_REQUEST) {
                 answer.text.truncate(end + answers::OWN_REQUEST.len());
