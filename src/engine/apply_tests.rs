@@ -11,7 +11,7 @@ use std::{
 use super::*;
 use crate::{
     backends::{Auto, Backend, Meta, Probe},
-    host::{Address, FileSeen, Guard, Judge, Link, Look, Output},
+    host::{Address, FileSeen, Guard, Judge, Link, Look, Output, Way},
     plan::{Desired, LockOn, Protocol, Remove, Run, Write},
 };
 
@@ -58,10 +58,10 @@ impl Look for Toy {
     }
     fn links(&self) -> Result<Vec<Link>> {
         let address = Address { ip: [192, 0, 2, 1].into(), prefix: 24, global: true };
-        Ok(vec![Link { name: "eth0".into(), addresses: vec![address], programs: vec![] }])
+        Ok(vec![Link { name: "eth0".into(), addresses: vec![address], ..Link::default() }])
     }
-    fn route(&self, _: Option<IpAddr>, _: IpAddr) -> Result<Option<String>> {
-        Ok(Some("eth0".into()))
+    fn route(&self, _: Option<IpAddr>, _: IpAddr) -> Result<Option<Way>> {
+        Ok(Some(Way { interface: "eth0".into(), source: None }))
     }
     fn dead_ends(&self) -> Result<Vec<(ipnet::IpNet, String)>> {
         if self.hides_routes.get() { Err(Error::new(ErrorKind::RaceLost, "they change")) } else { Ok(vec![]) }

@@ -280,7 +280,7 @@ impl Session<'_> {
                 let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
                 report.notes.push(format!("This host has no global {name} address, so nothing of {name} was asked"));
             }
-            let back = self.host.route(None, toward).ok().flatten();
+            let back = self.host.route(None, toward).ok().flatten().map(|way| way.interface);
             for (to, interface) in addresses {
                 let way_back = back.as_ref() == Some(&interface);
                 for (port, protocol) in ports.iter().flat_map(|p| want.protocols.iter().map(move |t| (*p, *t))) {
@@ -293,7 +293,7 @@ impl Session<'_> {
 
     /// Addresses with the interface that packets for them come in by: the one that the answers leave by.
     pub(super) fn addresses(&self, ask: &Ask, links: &[Link], toward: IpAddr) -> Vec<(IpAddr, String)> {
-        let way = |from: Option<IpAddr>| self.host.route(from, toward).ok().flatten();
+        let way = |from: Option<IpAddr>| self.host.route(from, toward).ok().flatten().map(|way| way.interface);
         if let Some(to) = ask.to {
             let holder = links.iter().find(|l| l.addresses.iter().any(|a| a.ip == to)).map(|l| l.name.clone());
             let local = holder.is_some();
@@ -319,7 +319,7 @@ impl Session<'_> {
 }
 
 /// RFC 1918, RFC 6598, RFC 4193.
-fn is_private(ip: IpAddr) -> bool {
+pub(crate) fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(a) => a.is_private() || (a.octets()[0] == 100 && a.octets()[1] & 0xc0 == 64),
         IpAddr::V6(a) => a.is_unique_local(),

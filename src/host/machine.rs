@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Act, Connection, FileSeen, Guard, Judge, Link, ListenSocket, Look, OpenLog, Output, Process, Route, UnixListener,
-    files, logs,
+    Act, Connection, FileSeen, Guard, Judge, Link, ListenSocket, Look, OpenLog, Output, Process, RefusingRule, Route,
+    UnixListener, Way, files, logs,
     look_only::{is_look_only, is_look_only_fed},
     netlink, proc, spawn,
 };
@@ -225,8 +225,12 @@ impl Look for Machine {
         netlink::dead_ends()
     }
 
-    fn route(&self, from: Option<IpAddr>, to: IpAddr) -> Result<Option<String>> {
+    fn route(&self, from: Option<IpAddr>, to: IpAddr) -> Result<Option<Way>> {
         netlink::route(from, to)
+    }
+
+    fn refusing_rules(&self) -> Result<Vec<RefusingRule>> {
+        netlink::refusing_rules()
     }
 
     fn may_administer(&self) -> bool {

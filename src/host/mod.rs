@@ -89,6 +89,10 @@ pub struct Link {
     pub addresses: Vec<Address>,
     /// What runs on it before or after every rule, by name: `XDP program 12`, `tc ingress filter (bpf)`.
     pub programs: Vec<String>,
+    /// Whether it is one end of a tunnel (a VPN): it has no neighbours, and it is no line to a provider (PPP, a modem).
+    pub tunnel: bool,
+    /// Whether it belongs to a VRF, which has routes of its own.
+    pub in_vrf: bool,
 }
 
 /// An address of this host.
@@ -112,6 +116,26 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// The interface.
     pub interface: String,
+}
+
+/// A rule of routing (`ip rule`) that refuses: `prohibit`, `unreachable`, `blackhole`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusingRule {
+    /// Whose packets; of length 0: everybody's.
+    pub from: ipnet::IpNet,
+    /// To whom; of length 0: everybody.
+    pub to: ipnet::IpNet,
+    /// As `ip rule delete` takes it.
+    pub words: String,
+}
+
+/// How packets to an address leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The interface.
+    pub interface: String,
+    /// The address of this host that they are given where they have none yet.
+    pub source: Option<IpAddr>,
 }
 
 /// A TCP socket that listens.
@@ -345,6 +369,14 @@ pub trait Look {
         Ok(Vec::new())
     }
 
+    /// Rules of routing that refuse by destination or source, as `ip rule` takes them. See [`netlink::refusing_rules`].
+    ///
+    /// # Errors
+    /// `netlink`.
+    fn refusing_rules(&self) -> Result<Vec<RefusingRule>> {
+        Ok(Vec::new())
+    }
+
     /// Every TCP socket that listens, with the programs that hold it; none is what a host says that doesn't implement
     /// this. See [`netlink::listeners`].
     ///
@@ -378,12 +410,12 @@ pub trait Look {
         Vec::new()
     }
 
-    /// The interface by which packets leave to an address, if given from that address of this host; `None` where there
-    /// is no way. See [`netlink::route`].
+    /// How packets leave to an address, if given from that address of this host; `None` where there is no way. See
+    /// [`netlink::route`].
     ///
     /// # Errors
     /// `netlink`.
-    fn route(&self, _from: Option<IpAddr>, _to: IpAddr) -> Result<Option<String>> {
+    fn route(&self, _from: Option<IpAddr>, _to: IpAddr) -> Result<Option<Way>> {
         Ok(None)
     }
 }

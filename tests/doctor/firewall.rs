@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{doctor, expect_cause, expect_healthy, ids, site};
+use super::{doctor, expect_cause, expect_healthy, follow, ids, look, site};
 use crate::{
     above::{fail2ban, mod_evasive},
     conformance::ufw::enable,
@@ -131,7 +131,6 @@ fn a_route_that_swallows_a_range_is_the_cause() {
     words(
         &lab,
         &[
-            "ip route add default via 192.0.2.2",
             "ip link add tun0 type veth peer name tun1",
             "ip link set tun1 up",
             "ip link set tun0 up",
@@ -208,9 +207,44 @@ fn an_address_or_a_scheme_beside_an_open_one_is_a_warning() {
 #[test]
 fn a_route_that_leads_nowhere_is_the_cause() {
     let lab = healthy();
-    words(&lab, &["ip route del 173.245.48.29/32", "ip route add blackhole 173.245.48.0/20"]);
-    let report = doctor(&lab, &[]);
-    expect_cause(&report, "firewall.route", 523);
-    words(&lab, &[report["conclusion"]["next"].as_str().unwrap_or_default()]);
+    lab.listen(8443);
+    words(&lab, &["ip route del 173.245.48.29/32"]);
+    for command in ["ip route add blackhole 173.245.48.0/20", "ip rule add to 173.245.48.0/20 prohibit"] {
+        words(&lab, &[command]);
+        assert_eq!(lab.connect(EDGE4, 8443), Reach::Timeout);
+        let report = doctor(&lab, &[]);
+        expect_cause(&report, "firewall.route", 523);
+        follow(&lab, &report);
+        assert_eq!(lab.connect(EDGE4, 8443), Reach::Accepted);
+        expect_healthy(&doctor(&lab, &[]));
+    }
+    // It is in a table that nobody is sent to.
+    words(&lab, &["ip route add blackhole 173.245.48.0/20 table 100"]);
     expect_healthy(&doctor(&lab, &[]));
+    words(&lab, &["ip route del default"]);
+    assert_eq!(lab.connect(EDGE4, 8443), Reach::Timeout);
+    let report = look(&lab, &[]);
+    expect_cause(&report, "firewall.route", 523);
+    assert_eq!(report["conclusion"]["next"], "ip route show table all");
+}
+
+#[test]
+fn a_vpn_that_takes_every_answer_is_not_passed_over() {
+    let lab = healthy();
+    lab.listen(8443);
+    words(&lab, &["ip route del 173.245.48.29/32", "ip link add tun0 type veth peer name tun1", "ip link set tun1 up"]);
+    words(&lab, &["ip link set tun0 up", "ip addr add 10.8.0.2/24 dev tun0"]);
+    // As `wg-quick` does.
+    words(&lab, &["ip route add default via 10.8.0.1 dev tun0 table 51820"]);
+    words(&lab, &["ip rule add not fwmark 51820 table 51820", "ip rule add table main suppress_prefixlength 0"]);
+    assert_eq!(lab.connect(EDGE4, 8443), Reach::Timeout);
+    let report = doctor(&lab, &[]);
+    assert_eq!(ids(&report, "cause"), Vec::<&str>::new(), "{report:#}");
+    assert!(ids(&report, "skipped").contains(&"firewall.route-elsewhere"), "{report:#}");
+    // The address has a table of its own.
+    words(&lab, &["ip route add default via 192.0.2.2 table 100", "ip rule add from 192.0.2.1 table 100"]);
+    assert_eq!(lab.connect(EDGE4, 8443), Reach::Accepted);
+    let report = doctor(&lab, &[]);
+    assert_eq!(ids(&report, "cause"), Vec::<&str>::new(), "{report:#}");
+    assert!(!ids(&report, "skipped").contains(&"firewall.route-elsewhere"), "{report:#}");
 }

@@ -95,8 +95,10 @@ pub fn papers() -> &'static Papers {
     PAPERS.get_or_init(|| papers_for(&[NAME, &format!("www.{NAME}")]))
 }
 
-/// Lays papers where [`CHAIN`] and [`KEY`] say, and makes the lab trust who signed them, as everybody does.
+/// Lays papers where [`CHAIN`] and [`KEY`] say, and makes the lab trust who signed them, as everybody does. A site also
+/// has a way to its visitors.
 pub fn certify(lab: &Lab, papers: &Papers) {
+    super::give_default_routes(lab);
     const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
     lab.write_file(CHAIN, &papers.chain);
     lab.write_file(KEY, &papers.key);

@@ -1,43 +1,44 @@
-//! Interfaces, their addresses, the programs on them, and routes: rtnetlink (linux/rtnetlink.h, if_link.h, if_addr.h,
-//! pkt_sched.h).
+//! Interfaces, their addresses, and the programs on them: rtnetlink (linux/rtnetlink.h, if_link.h, if_addr.h, pkt_sched.h).
 //!
-//! Belongs here: questions and the layout of their answers. Does not: which interface or address matters.
+//! Belongs here: questions and the layout of their answers. Does not: routes (`routes`), which interface or address
+//! matters.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::IpNet;
-
 use super::{
-    attr::{Attrs, find, put, string},
+    attr::{Attrs, find, string},
     socket::{Message, Socket, failed, refused},
 };
 use crate::{
-    allowlist::short,
     error::Result,
-    host::{Address, Link, Route},
+    host::{Address, Link},
 };
 
 /// `IFLA_IFNAME`, `IFLA_XDP` of linux/if_link.h.
 const IFLA_IFNAME: u16 = 3;
 const IFLA_XDP: u16 = 43;
+const IFLA_LINKINFO: u16 = 18;
+/// `IFLA_INFO_SLAVE_KIND`: what the interface is a part of.
+const INFO_SLAVE_KIND: u16 = 4;
+/// `ARPHRD_PPP`, `ARPHRD_RAWIP` of linux/if_arp.h: lines to a provider.
+const PROVIDERS: [u16; 2] = [512, 519];
 /// `IFLA_XDP_ATTACHED`, `IFLA_XDP_PROG_ID`: none attached is 0.
 const XDP_ATTACHED: u16 = 2;
 const XDP_PROG_ID: u16 = 4;
-/// Lengths of `struct ifinfomsg`, `ifaddrmsg`, `tcmsg`, `rtmsg`, each a multiple of four.
-const IFINFO: usize = 16;
+/// Lengths of `struct ifinfomsg`, `ifaddrmsg`, `tcmsg`, each a multiple of four.
+pub(super) const IFINFO: usize = 16;
 const IFADDR: usize = 8;
 const TC: usize = 20;
-const RT: usize = 12;
 /// `TC_H_INGRESS` (which is also `TC_H_CLSACT`) as a parent, and the two hooks below it.
 const INGRESS_QDISC: u32 = 0xffff_fff1;
 const CLSACT_HOOKS: [(u32, &str); 2] = [(0xffff_fff2, "ingress"), (0xffff_fff3, "egress")];
 /// The older qdisc `ingress` keeps its filters under its own handle.
 const INGRESS_HANDLE: u32 = 0xffff_0000;
 
-fn open() -> Result<Socket> {
+pub(super) fn open() -> Result<Socket> {
     Socket::open_route().map_err(|e| failed("open a netlink socket", &e))
 }
 
@@ -87,118 +88,13 @@ pub fn links() -> Result<Vec<Link>> {
     Ok(links.into_values().collect())
 }
 
-/// The name of the interface by which packets to that address leave, if given from this address of ours, as the
-/// kernel's own rules and tables of routes say; `None` where there is no way.
-///
-/// # Errors
-/// `netlink`.
-pub fn route(from: Option<IpAddr>, to: IpAddr) -> Result<Option<String>> {
-    let bytes = |a: IpAddr| match a {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    };
-    let (family, bits) = if to.is_ipv4() { (libc::AF_INET, 32) } else { (libc::AF_INET6, 128) };
-    let mut body = vec![0; RT];
-    body[..2].copy_from_slice(&[family as u8, bits]);
-    // RTA_DST, RTA_SRC
-    put(&mut body, 1, &bytes(to));
-    if let Some(from) = from {
-        body[2] = bits;
-        put(&mut body, 2, &bytes(from));
-    }
-    let mut index = None;
-    let socket = open()?;
-    let answer = socket.ask_raw(libc::RTM_GETROUTE, 0, &body, &mut |m| {
-        // RTA_OIF
-        index = m.body.get(RT..).and_then(|attrs| number(find(attrs, 4)?, 0));
-        Ok(())
-    })?;
-    // A refusal is "no route", "prohibited", or a source that isn't this host's: no way in each case.
-    let (None, Some(index)) = (answer, index) else { return Ok(None) };
-    let mut body = [0; IFINFO];
-    body[4..8].copy_from_slice(&index.to_ne_bytes());
-    let mut name = None;
-    socket.ask_raw(libc::RTM_GETLINK, 0, &body, &mut |m| {
-        name = link(m.body).map(|(_, link)| link.name);
-        Ok(())
-    })?;
-    Ok(name)
-}
-
-/// Routes that lead nowhere (`RTN_BLACKHOLE`, `RTN_UNREACHABLE`, `RTN_PROHIBIT` of linux/rtnetlink.h), with the words of
-/// `ip route`. Default routes of these kinds are left out: where they count, nobody is answered at all.
-///
-/// # Errors
-/// `netlink`; `race-lost` if the list changed while it was read.
-pub fn dead_ends() -> Result<Vec<(IpNet, String)>> {
-    let socket = open()?;
-    let mut found = Vec::new();
-    dump(&socket, libc::RTM_GETROUTE, &[0; RT], "list routes", &mut |m| found.extend(dead_end(m.body)))?;
-    Ok(found)
-}
-
-/// The routes of the main table that lead somewhere, one way each; what has several ways is told with its first.
-///
-/// # Errors
-/// `netlink`.
-pub fn routes() -> Result<Vec<Route>> {
-    let socket = open()?;
-    let mut found = Vec::new();
-    dump(&socket, libc::RTM_GETROUTE, &[0; RT], "list routes", &mut |m| found.extend(way(m.body)))?;
-    let mut names = BTreeMap::new();
-    dump(&socket, libc::RTM_GETLINK, &[0; IFINFO], "list interfaces", &mut |m| {
-        names.extend(link(m.body).map(|(index, link)| (index, link.name)));
-    })?;
-    let named = |(to, gateway, index): (IpNet, Option<IpAddr>, u32)| {
-        Some(Route { to, gateway, interface: names.get(&index)?.clone() })
-    };
-    Ok(found.into_iter().filter_map(named).collect())
-}
-
-fn way(body: &[u8]) -> Option<(IpNet, Option<IpAddr>, u32)> {
-    // struct rtmsg: family, length of the destination, …, table, …, type.
-    let (family, length, table, kind) = (*body.first()?, *body.get(1)?, *body.get(4)?, *body.get(7)?);
-    if table != libc::RT_TABLE_MAIN || kind != libc::RTN_UNICAST {
-        return None;
-    }
-    let attrs = body.get(RT..)?;
-    let unspecified: IpAddr = match i32::from(family) {
-        libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
-        libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return None,
-    };
-    // RTA_DST, RTA_GATEWAY, RTA_OIF
-    let to = match find(attrs, 1) {
-        Some(bytes) => from_bytes(bytes)?,
-        None => unspecified,
-    };
-    let index = number(find(attrs, 4)?, 0)?;
-    Some((IpNet::new(to, length).ok()?, find(attrs, 5).and_then(from_bytes), index))
-}
-
-fn from_bytes(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
-        _ => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
-    }
-}
-
-fn dead_end(body: &[u8]) -> Option<(IpNet, String)> {
-    let kind = match *body.get(7)? {
-        6 => "blackhole",
-        7 => "unreachable",
-        8 => "prohibit",
-        _ => return None,
-    };
-    let length = *body.get(1)?;
-    // RTA_DST
-    let destination = find(body.get(RT..)?, 1)?;
-    let address = from_bytes(destination)?;
-    let net = IpNet::new(address, length).ok()?;
-    Some((net, format!("the route `{kind} {}`", short(&net))))
-}
-
-fn dump(socket: &Socket, kind: u16, body: &[u8], what: &str, each: &mut dyn FnMut(Message<'_>)) -> Result<()> {
+pub(super) fn dump(
+    socket: &Socket,
+    kind: u16,
+    body: &[u8],
+    what: &str,
+    each: &mut dyn FnMut(Message<'_>),
+) -> Result<()> {
     let refusal = socket.ask_raw(kind, libc::NLM_F_DUMP, body, &mut |m| {
         each(m);
         Ok(())
@@ -211,11 +107,11 @@ fn dump(socket: &Socket, kind: u16, body: &[u8], what: &str, each: &mut dyn FnMu
 }
 
 /// A number in host order.
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn number(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|b| u32::from_ne_bytes(*b))
 }
 
-fn link(body: &[u8]) -> Option<(u32, Link)> {
+pub(super) fn link(body: &[u8]) -> Option<(u32, Link)> {
     let attrs = body.get(IFINFO..)?;
     let xdp = find(attrs, IFLA_XDP).filter(|x| find(x, XDP_ATTACHED).is_some_and(|a| a.first() != Some(&0)));
     let program = xdp.map(|x| match find(x, XDP_PROG_ID).and_then(|id| number(id, 0)) {
@@ -223,7 +119,12 @@ fn link(body: &[u8]) -> Option<(u32, Link)> {
         None => "XDP program".to_owned(),
     });
     let name = string(attrs, IFLA_IFNAME)?;
-    Some((number(body, 4)?, Link { name, addresses: Vec::new(), programs: program.into_iter().collect() }))
+    let kind = u16::from_ne_bytes(*body.get(2..)?.first_chunk()?);
+    let tunnel = number(body, 8)? & libc::IFF_POINTOPOINT as u32 != 0 && !PROVIDERS.contains(&kind);
+    let info = find(attrs, IFLA_LINKINFO);
+    let in_vrf = info.and_then(|info| string(info, INFO_SLAVE_KIND)).is_some_and(|master| master == "vrf");
+    let programs = program.into_iter().collect();
+    Some((number(body, 4)?, Link { name, addresses: Vec::new(), programs, tunnel, in_vrf }))
 }
 
 fn address(body: &[u8]) -> Option<(u32, Address)> {
@@ -253,15 +154,14 @@ mod tests {
         let lo = links.iter().find(|l| l.name == "lo").unwrap();
         assert!(lo.programs.is_empty());
         assert!(lo.addresses.iter().all(|a| !a.global && a.ip.is_loopback()), "{lo:?}");
-        let here = IpAddr::from(Ipv4Addr::LOCALHOST);
-        assert_eq!(route(Some(here), here).unwrap().as_deref(), Some("lo"));
+        assert!(!lo.tunnel && !lo.in_vrf);
     }
 
     #[test]
     fn torn_messages_say_nothing() {
         let full = [0; 64];
         for len in 0..full.len() {
-            assert!(link(&full[..len]).is_none() && address(&full[..len]).is_none() && way(&full[..len]).is_none());
+            assert!(link(&full[..len]).is_none() && address(&full[..len]).is_none());
         }
     }
 }

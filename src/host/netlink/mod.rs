@@ -17,12 +17,14 @@ mod links;
 mod listen;
 mod netns;
 mod parse;
+mod routes;
 mod socket;
 mod sockets;
 
 pub use batch::apply;
 pub use dump::{elements, generation, has_ipset, has_table, ports, ruleset, sample, verdicts};
-pub use links::{dead_ends, links, route, routes};
+pub use links::links;
 pub use listen::{Listener, Writer};
 pub use netns::in_fresh_netns;
+pub use routes::{dead_ends, refusing_rules, route, routes};
 pub use sockets::{connections, listeners, unix_listeners};
