@@ -237,18 +237,30 @@ fn recent(text: &str) -> Option<&str> {
     name.strip_prefix("f2b-").filter(|_| is_recent)
 }
 
-/// The comment that a rule of ufw's was given: it stands in the file where ufw keeps its rules (`user.rules`), each
+/// The comment that a rule of ufw's was given, if any: it stands in the file where ufw keeps its rules (`user.rules`), each
 /// behind a line `### tuple ### ACTION PROTOCOL DPORT DST SPORT SRC DIRECTION comment=HEX`, and not in the kernel.
 #[must_use]
 pub fn ufw_comment(file: &str, place: &Place) -> Option<String> {
     let net = |word: &str| word.parse::<IpNet>().or_else(|_| word.parse::<IpAddr>().map(IpNet::from)).ok();
     let from = source(place)?;
-    let of = |line: &str| {
-        let (head, hex) = line.strip_prefix("### tuple ### ")?.rsplit_once(" comment=")?;
-        let source = head.split(' ').nth(5).and_then(net)?;
-        (source == from).then(|| unhex(hex.trim())).flatten()
+    let text = place.text.as_deref()?;
+    let has_ports = text.contains("--dport");
+    let does = match text.rsplit_once(" -j ")?.1.split(' ').next()? {
+        "ACCEPT" => "allow",
+        "DROP" => "deny",
+        "REJECT" => "reject",
+        _ => "limit",
     };
-    file.lines().find_map(of)
+    // One source may have several rules: his that denies, and ours that allows.
+    let of = |line: &str| {
+        let tuple = line.strip_prefix("### tuple ### ")?;
+        let words: Vec<&str> = tuple.split(' ').collect();
+        let action = words.first()?.trim_start_matches("route:");
+        let same = action.strip_prefix(does).is_some_and(|log| log.is_empty() || log.starts_with('_'));
+        let is_it = same && (*words.get(2)? != "any") == has_ports && net(words.get(5)?)? == from;
+        is_it.then(|| tuple.rsplit_once(" comment=").and_then(|(_, hex)| unhex(hex.trim())))
+    };
+    file.lines().find_map(of)?
 }
 
 fn unhex(hex: &str) -> Option<String> {
@@ -367,11 +379,16 @@ fn ufw(place: &Place, sync: Option<String>) -> Option<String> {
     }
 }
 
-/// Takes the rule out; nothing if it is one that lets packets in, up to a rate or under a condition that isn't understood.
+/// Whether it is a rule that lets packets in, up to a rate or under a condition that isn't understood.
+pub(super) fn admits(place: &Place) -> bool {
+    let admits = |text: &str| text.split(' ').any(|w| matches!(w, "accept" | "ACCEPT" | "RETURN" | "return"));
+    place.text.as_deref().is_some_and(admits)
+}
+
+/// Takes the rule out; nothing if it is one that lets packets in.
 #[must_use]
 pub fn delete(place: &Place) -> Option<String> {
-    let admits = |text: &str| text.split(' ').any(|w| matches!(w, "accept" | "ACCEPT" | "RETURN" | "return"));
-    if place.text.as_deref().is_some_and(admits) {
+    if admits(place) {
         return None;
     }
     if place.language == Language::Nft {

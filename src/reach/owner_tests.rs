@@ -99,8 +99,22 @@ fn bans_that_other_tools_carry_out_are_fail2bans() {
         ["fail2ban-client set nginx-botsearch unbanip 173.245.48.29"]
     );
     assert_eq!(named(&rule("198.51.100.7")), "UFW");
+
+    // `ufw deny from 173.245.48.0/20`, and what edgeallow allows from there.
+    let file = "### tuple ### allow tcp 80,443 0.0.0.0/0 any 173.245.48.0/20 in comment=65646765616c6c6f77\n\
+                ### tuple ### deny any any 0.0.0.0/0 any 173.245.48.0/20 in\n";
+    let rule = |rest: &str| {
+        let text = Some(format!("-A ufw-user-input -s 173.245.48.0/20 {rest}"));
+        let place = Place { text, ..xt("ufw-user-input", Some(1)) };
+        named(&Place { comment: ufw_comment(file, &place), ..place })
+    };
+    assert_eq!(
+        (rule("-j DROP"), rule("-p tcp -m multiport --dports 80,443 -j ACCEPT")),
+        ("UFW".into(), "edgeallow".into())
+    );
+
     let odd = Place { text: ban.text.clone(), ..xt("ufw-user-input", Some(1)) };
-    assert_eq!(ufw_comment("### tuple ### deny any any 0.0.0.0/0 any 173.245.48.29 in comment=6é", &odd), None);
+    assert_eq!(ufw_comment("### tuple ### reject any any 0.0.0.0/0 any 173.245.48.29 in comment=6é", &odd), None);
 }
 
 #[test]

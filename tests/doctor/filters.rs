@@ -169,6 +169,10 @@ fn what_one_tool_does_to_both_families_is_one_cause() {
     enable(&lab);
     let says = "UFW drops all of Cloudflare on ports 80 and 443";
     Scene { error: 522, says, next: "edgeallow sync --backend ufw" }.is_told_and_mended(&lab);
+    // The range has two rules then, the administrator's and edgeallow's.
+    words(&lab, &["ufw insert 1 deny from 173.245.48.0/20"]);
+    let says = "UFW drops Cloudflare's 173.245.48.0/20 on ports 80 and 443";
+    Scene { error: 522, says, next: "edgeallow sync --backend ufw" }.is_told_and_mended(&lab);
 
     let lab = healthy();
     let rule = |ip: &str| format!("{ip} -A INPUT -p tcp -m multiport --dports 80,443 -j REJECT");

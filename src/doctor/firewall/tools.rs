@@ -75,7 +75,7 @@ fn backend(b: &BackendReport, applied: bool, caught: bool) -> Vec<Finding> {
             let n = b.changes.len();
             let changes = format!("{n} change{}", if n == 1 { "" } else { "s" });
             let text = if applied {
-                format!("{} has lost something that edgeallow put there: {changes} to make", b.name)
+                format!("{} is no longer as edgeallow left it: {changes} to make", b.name)
             } else {
                 format!("edgeallow has not been run for {} yet: it would make {changes}", b.name)
             };
