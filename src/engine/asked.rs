@@ -102,7 +102,8 @@ impl Asked {
                 let refused = matches!(judgement, Judgement::Refused(_));
                 let lifted = refused.then(|| owner::lifts(place, picture, tool, &nets)).flatten();
                 let mut mend = Vec::from_iter(lifted);
-                mend.extend(owner::mend(place, obstacle.leg, tool, &nets, synced));
+                let ports = caught.iter().map(|c| c.probe.port).collect();
+                mend.extend(owner::mend(place, obstacle.leg, tool, (&nets, &ports), synced));
                 mend
             }
             _ => vec![],

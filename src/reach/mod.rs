@@ -8,6 +8,7 @@
 //! Belongs here: the model of a packet filter, its parsers, the evaluation, the verdicts and whose rule it is. Pure:
 //! nothing here reads the machine ([`crate::engine`] takes the picture) or prints ([`crate::report`]).
 
+mod except;
 pub mod model;
 pub mod nft;
 pub mod owner;

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{
+    except,
     model::{Chain, Elements, Hook, Language, Part, Picture, Set, Table, Verdict},
     sources::bounds,
     verdict::{Leg, Place},
@@ -277,9 +278,15 @@ const MOST: usize = 5;
 
 /// What an administrator could type to mend it, best first; nothing where no single command would.
 ///
-/// `caught` are the sources that the rule catches, `synced` the backends of ours that have done all they can.
+/// `caught` are the sources that the rule catches and the ports that they aim at, `synced` the backends of ours that have done all they can.
 #[must_use]
-pub fn mend(place: &Place, leg: Leg, tool: &Tool, caught: &[IpNet], synced: &BTreeSet<&str>) -> Vec<String> {
+pub fn mend(
+    place: &Place,
+    leg: Leg,
+    tool: &Tool,
+    (caught, ports): (&[IpNet], &BTreeSet<u16>),
+    synced: &BTreeSet<&str>,
+) -> Vec<String> {
     let sync = tool.backend().filter(|b| !synced.contains(b)).map(|b| format!("edgeallow sync --backend {b}"));
     let mut all = Vec::new();
     match tool {
@@ -316,12 +323,13 @@ pub fn mend(place: &Place, leg: Leg, tool: &Tool, caught: &[IpNet], synced: &BTr
                 all.extend(sync);
             }
         }
-        Tool::DockerUser => all.extend(delete(place)),
+        Tool::DockerUser => all.extend(except::before(place, leg, tool, caught, ports).or_else(|| delete(place))),
         Tool::ByHand(_) => {
             // Ours goes first in a base chain on input; nowhere else.
             let ours_helps = place.hook == Hook::Input && (place.language == Language::Nft || place.table == "filter");
             all.extend(sync.filter(|_| ours_helps && leg == Leg::Syn));
-            all.extend(delete(place).or_else(|| open_answers(place, leg)));
+            let let_in = || except::before(place, leg, tool, caught, ports).or_else(|| delete(place));
+            all.extend(let_in().or_else(|| open_answers(place, leg)));
         }
         Tool::Docker | Tool::Other(_) => {}
     }
@@ -438,7 +446,7 @@ fn open_answers(place: &Place, leg: Leg) -> Option<String> {
     Some(format!("{}{table} -I {} {rule}", program(place), place.chain))
 }
 
-fn program(place: &Place) -> String {
+pub(super) fn program(place: &Place) -> String {
     let stem = if place.family == TableFamily::Ip6 { "ip6tables" } else { "iptables" };
     let variant = if place.language == Language::IptablesLegacy { "-legacy" } else { "" };
     format!("{stem}{variant}")
@@ -461,7 +469,7 @@ fn is_one(net: &IpNet) -> bool {
 }
 
 /// An address without `/32`.
-fn bare(net: &IpNet) -> String {
+pub(super) fn bare(net: &IpNet) -> String {
     if is_one(net) { net.addr().to_string() } else { net.to_string() }
 }
 

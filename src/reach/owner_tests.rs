@@ -151,7 +151,7 @@ fn csf_and_firewalld_are_known_by_the_company_that_a_chain_keeps() {
 
 fn mended(place: &Place, tool: &Tool, caught: &[&str], synced: &[&str]) -> Vec<String> {
     let caught: Vec<IpNet> = caught.iter().map(|n| n.parse().unwrap()).collect();
-    mend(place, Leg::Syn, tool, &caught, &synced.iter().copied().collect())
+    mend(place, Leg::Syn, tool, (&caught, &[80, 443].into()), &synced.iter().copied().collect())
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_rule_of_iptables_is_deleted_by_its_number_in_the_right_program() {
     let output = Place { hook: Hook::Output, ..xt("OUTPUT", None) };
     let tool = Tool::ByHand(output.language);
     assert_eq!(
-        mend(&output, Leg::SynAck, &tool, &[], &BTreeSet::new()),
+        mend(&output, Leg::SynAck, &tool, (&[], &BTreeSet::new()), &BTreeSet::new()),
         ["iptables -I OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"]
     );
 }

@@ -216,6 +216,10 @@ fn told(ones: &[&CulpritReport], matters: Matters, both: bool) -> Finding {
         _ if is_set => "take that out of the set, and have whatever fills it leave Cloudflare out",
         Some("crowdsec") if is_ban => "lift the ban, and put Cloudflare's ranges on CrowdSec's allowlist",
         _ if is_ban => "lift the ban; `edgeallow sync` also keeps it from coming back",
+        _ if is_exception(&command) => {
+            "let Cloudflare's ranges through before the rule, which goes on for everybody else; say the same where your rules \
+             are stored"
+        }
         _ => "let Cloudflare's ranges through",
     };
     found.mend_by(fix, command)
@@ -242,6 +246,12 @@ fn mend(ones: &[&CulpritReport]) -> Option<String> {
 
 fn is_out_of_set(command: &str) -> bool {
     OUT_OF_SET.iter().any(|out| command.starts_with(out))
+}
+
+/// Whether it puts a rule for some sources before another (`crate::reach::owner::mend`).
+fn is_exception(command: &str) -> bool {
+    (command.contains(" -I ") && [" -s ", " -d "].iter().any(|of| command.contains(of)))
+        || (command.contains("nft insert rule ") && command.contains("addr {"))
 }
 
 /// The sets that these commands take elements out of, by what shows them, with the elements.

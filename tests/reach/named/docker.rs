@@ -1,7 +1,7 @@
 //! A container behind a published port, in chains and rules named as Docker names them.
 
-use super::{Host, culprits};
-use crate::lab::{EDGE4, EDGE6, Lab, Reach};
+use super::{Host, advice, culprits, follow, verify};
+use crate::lab::{EDGE4, EDGE6, Lab, Reach, STRANGER4};
 
 /// What the daemon makes for `-p 443:8443`, and a container that listens there.
 fn publish(lab: &Lab) {
@@ -88,6 +88,25 @@ fn the_administrators_rules_for_docker() {
     host.is_told_and_mended(7);
     // Through the host's own door it is another matter.
     assert_eq!(host.make().connect(EDGE6, 443), Reach::Accepted);
+}
+
+#[test]
+fn strangers_stay_out_where_only_an_office_may_come_in() {
+    for rule in ["-i s0 ! -s 192.0.2.0/24 -j DROP", "! -s 192.0.2.0/24 -j DROP"] {
+        let lab = Lab::new();
+        publish(&lab);
+        lab.run(format!("iptables -I DOCKER-USER {rule}").split(' '));
+        assert_eq!(lab.connect(EDGE4, 443), Reach::Timeout);
+        // The answers meet a rule without an interface too.
+        let steps = if rule.starts_with('!') { 2 } else { 1 };
+        for _ in 0..steps {
+            let report = verify(&lab, 7, &[]);
+            follow(&lab, &advice(&culprits(&report)[0])[0]);
+        }
+        assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted, "{:?}", lab.rules());
+        assert_eq!(lab.connect(STRANGER4, 443), Reach::Timeout, "{:?}", lab.rules());
+        assert_eq!(verify(&lab, 0, &[])["reach"]["verdict"], "accepted");
+    }
 }
 
 #[test]

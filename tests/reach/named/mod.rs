@@ -85,11 +85,13 @@ fn advice(culprit: &Value) -> Vec<String> {
 
 /// Types a command as it is printed; edgeallow's are told that there is no network.
 fn follow(lab: &Lab, command: &str) {
-    let mut words: Vec<&str> = command.split(' ').collect();
-    if words[0] == "edgeallow" {
-        words.push("--offline");
+    for command in command.split(" && ") {
+        let mut words: Vec<&str> = command.split(' ').collect();
+        if words[0] == "edgeallow" {
+            words.push("--offline");
+        }
+        lab.run(words);
     }
-    lab.run(words);
 }
 
 /// `refused by UFW: ip filter ufw-user-input: -A ufw-user-input … → 522; 173.245.48.0/24 on 443/tcp`, in a line.
