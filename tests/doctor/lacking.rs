@@ -144,7 +144,7 @@ fn of_two_stopped_servers_the_one_that_serves_the_site_is_started() {
     let (fix, _) = told(&["other.example"]);
     assert!(fix.starts_with("start nginx, which has a site for other.example; ") && fix.contains("Apache"), "{fix}");
     let (fix, _) = told(&[]);
-    assert!(fix.starts_with("start nginx, which has port 80 in its configuration; "), "{fix}");
+    assert!(fix.starts_with("start nginx, which has a site for other.example; "), "{fix}");
     lab.link("/lib/systemd/system/apache2.service", &wants("apache2"));
     let (fix, _) = told(&[]);
     assert!(
@@ -152,6 +152,15 @@ fn of_two_stopped_servers_the_one_that_serves_the_site_is_started() {
         "{fix}"
     );
     lab.run(["rm", &wants("apache2")]);
+    // An error that keeps Apache from telling its sites keeps nobody from seeing that it has this one.
+    let second = "/etc/apache2/sites-enabled/second.conf";
+    lab.write_file(second, "Nonsense\n");
+    let report = doctor(&lab, &[NAME]);
+    let cause = expect_cause(&report, "online.nothing-listens", 521);
+    assert!(text(cause).ends_with("its configuration has an error; nginx is stopped too"), "{cause:#}");
+    assert!(cause["fix"]["text"].as_str().expect("a fix").contains("of Apache, which has a site for"), "{cause:#}");
+    assert_eq!(report["conclusion"]["next"], "apachectl -t");
+    lab.run(["rm", second]);
     let (fix, report) = told(&[NAME]);
     assert!(fix.starts_with("start Apache, which has a site for shop.example; "), "{fix}");
     follow(&lab, &report);

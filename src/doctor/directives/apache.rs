@@ -12,6 +12,17 @@ use crate::host::Look;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where Apache's configuration begins: on Debian, on Red Hat, from source, on Alpine and Arch. Beside it the folder that
+/// relative paths start from, unless `ServerRoot` names another one.
+const APACHE: [(&str, &str); 4] = [
+    ("/etc/apache2/apache2.conf", "/etc/apache2"),
+    ("/etc/httpd/conf/httpd.conf", "/etc/httpd"),
+    ("/usr/local/apache2/conf/httpd.conf", "/usr/local/apache2"),
+    ("/etc/apache2/httpd.conf", "/etc/apache2"),
+];
+/// Includes within includes.
+const DEEPEST: usize = 16;
+
 /// Apache's configuration, sections included.
 pub(super) fn read(host: &dyn Look) -> Said {
     let mut said = Said::default();
@@ -23,12 +34,22 @@ pub(super) fn read(host: &dyn Look) -> Said {
     // ` mpm_event_module (shared)`
     let name = |l: &str| l.split_whitespace().next()?.strip_suffix("_module").map(str::to_owned);
     said.modules = dump.lines().filter_map(name).collect();
-    let mut files: Vec<Included> = dump.lines().filter_map(included).take(MOST_FILES).collect();
-    // The last one first, as it is taken from the end.
-    files.reverse();
-    while let Some(file) = files.pop() {
-        said.take_in(&mut |path: &Path, said: &mut Said| said.text(host, path), file, &mut files, None);
-    }
+    said.take_all(host, dump.lines().filter_map(included).take(MOST_FILES).collect());
+    said
+}
+
+/// The same as far as its text tells without Apache, for one that can't read its configuration itself. Variables are not
+/// known, and every section is taken to hold.
+pub(super) fn read_text(host: &dyn Look) -> Said {
+    let mut said = Said::default();
+    let Some((main, base)) = APACHE.into_iter().find(|(main, _)| host.exists(Path::new(main))) else { return said };
+    let mut base = PathBuf::from(base);
+    let mut files = Vec::new();
+    said.find_files(host, &mut base, Included { depth: 0, line: 0, path: main.into() }, &mut files);
+    said.take_all(host, files);
+    // `LoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so`
+    let loaded = said.directives.iter().filter(|d| d.is("LoadModule"));
+    said.modules = loaded.filter_map(|d| Some(d.value().strip_suffix("_module")?.to_owned())).collect();
     said
 }
 
@@ -114,6 +135,37 @@ fn words(line: &str) -> Vec<String> {
 }
 
 impl Said {
+    /// Takes in all of these, which are in the order in which they are read.
+    fn take_all(&mut self, host: &dyn Look, mut files: Vec<Included>) {
+        // The last one first, as it is taken from the end.
+        files.reverse();
+        while let Some(file) = files.pop() {
+            self.take_in(&mut |path: &Path, said: &mut Self| said.text(host, path), file, &mut files, None);
+        }
+    }
+
+    /// The file and those that it includes, as Apache itself would list them.
+    fn find_files(&mut self, host: &dyn Look, base: &mut PathBuf, file: Included, into: &mut Vec<Included>) {
+        let (depth, path) = (file.depth + 2, file.path.clone());
+        if depth > 2 * DEEPEST || into.len() >= MOST_FILES {
+            return;
+        }
+        into.push(file);
+        let text = self.text(host, &path);
+        for directive in parse(&text, &path) {
+            let value = directive.value();
+            if directive.is("ServerRoot") && value.starts_with('/') {
+                *base = PathBuf::from(value);
+            } else if directive.is("Include") || directive.is("IncludeOptional") {
+                // A folder means what is in it.
+                let all = if value.ends_with('/') { "*" } else { "" };
+                for path in self.glob(host, &base.join(format!("{value}{all}"))) {
+                    self.find_files(host, base, Included { depth, line: directive.line, path }, into);
+                }
+            }
+        }
+    }
+
     /// Takes in a file of Apache's, which ends each section that it begins, and where it stands what it includes: the
     /// files that come next, the next one last.
     fn take_in(
@@ -162,6 +214,30 @@ mod tests {
             words(&found),
             [(1, vec!["<Directory", "/srv/my site>"]), (2, vec!["Require", "expr", "%{TIME} -gt 1"])]
         );
+    }
+
+    #[test]
+    fn files_are_found_without_apache() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        #[allow(clippy::disallowed_methods)]
+        let write = |name: &str, text: String| std::fs::write(path(name), text).unwrap();
+        std::fs::create_dir(path("sites")).unwrap();
+        write(
+            "main",
+            format!("ServerRoot {}\nBogus\nInclude ports\nInclude sites/\nInclude main\n", folder.path().display()),
+        );
+        write("ports", "Listen 80\n".to_owned());
+        write("sites/a.conf", "<VirtualHost *:80>\nServerName a.example\nInclude ports\n</VirtualHost>\n".to_owned());
+        let mut said = Said::default();
+        let mut files = Vec::new();
+        let main = Included { depth: 0, line: 0, path: path("main") };
+        said.find_files(&crate::host::Machine::new(), &mut PathBuf::from("/nowhere"), main, &mut files);
+        let of = |depth, line, name: &str| Included { depth, line, path: path(name) };
+        let expected =
+            [of(0, 0, "main"), of(2, 3, "ports"), of(2, 4, "sites/a.conf"), of(4, 3, "ports"), of(2, 5, "main")];
+        assert_eq!(files[..5], expected, "a file that includes itself comes to an end");
+        assert!(files.len() < 100, "{}", files.len());
     }
 
     #[test]

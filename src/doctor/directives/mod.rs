@@ -1,7 +1,7 @@
 //! What the web servers' configurations say, directive by directive.
 //!
 //! nginx's files are read, because nginx shows its configuration only while it binds ports and opens logs; which files
-//! Apache reads it tells itself.
+//! Apache reads it tells itself, unless there is an error in one of them.
 //!
 //! Belongs here: directives in their blocks, and the files that they stand in. Does not: the two languages (`nginx`,
 //! `apache`), what a directive means (the rooms).
@@ -85,11 +85,12 @@ pub(super) struct Configs<'a> {
     host: &'a dyn Look,
     nginx: OnceCell<Said>,
     apache: OnceCell<Said>,
+    apache_text: OnceCell<Said>,
 }
 
 impl<'a> Configs<'a> {
     pub(super) fn new(host: &'a dyn Look) -> Self {
-        Self { host, nginx: OnceCell::new(), apache: OnceCell::new() }
+        Self { host, nginx: OnceCell::new(), apache: OnceCell::new(), apache_text: OnceCell::new() }
     }
 
     /// nginx's, from where it begins unless its arguments say otherwise.
@@ -100,6 +101,16 @@ impl<'a> Configs<'a> {
     /// Apache's.
     pub(super) fn apache(&self) -> &Said {
         self.apache.get_or_init(|| apache::read(self.host))
+    }
+
+    /// Apache's, also where Apache finds an error in it and tells nothing of it: then as far as its text can be read. What
+    /// Apache would serve is not decided by that, but whether the site is in it is.
+    pub(super) fn apache_text(&self) -> &Said {
+        let own = self.apache();
+        if !own.directives.is_empty() {
+            return own;
+        }
+        self.apache_text.get_or_init(|| apache::read_text(self.host))
     }
 }
 

@@ -35,7 +35,8 @@ pub(super) fn nothing_listens(seen: &Seen, on: &[&Port], verdict: Finds) -> Find
     // Where something else serves already, the site runs on none that is stopped.
     let open = seen.ports.iter().any(|p| lack(p).is_none());
     let mut stopped: Vec<&Installed> = seen.servers.iter().filter(|s| s.runs.is_none() && !open).collect();
-    stopped.sort_by_key(|s| Reverse((!s.promised.sites.is_empty(), s.enabled, promises(s), s.broken.is_none())));
+    let has_name = |s: &Installed| s.promised.named.is_some();
+    stopped.sort_by_key(|s| Reverse((has_site(s), s.enabled, has_name(s), promises(s), s.broken.is_none())));
     // Starting one that has not the site would put its default page online.
     let is_meant = |s: &Installed| {
         let is_better = |r: &Installed| promises(r) || (has_site(r) && !has_site(s));
@@ -155,22 +156,26 @@ fn start(mut found: Finding, stopped: &[&Installed], numbers: &[u16]) -> Finding
         let broken = if s.broken.is_some() { ", whose configuration has an error" } else { "" };
         format!("{}{broken} (`{}`)", s.server.name, s.start)
     };
+    // Why this one, where there is a choice.
+    let only_enabled = server.enabled && !others.iter().any(|s| s.enabled);
+    let why = match (promised.sites.first(), promised.named.as_ref(), promise) {
+        _ if others.is_empty() => String::new(),
+        (Some(site), ..) => format!(", which has a site for {site}"),
+        _ if only_enabled => ", which is started at boot".to_owned(),
+        (None, Some(site), _) => format!(", which has a site for {site}"),
+        _ if server.enabled => ", which is started at boot".to_owned(),
+        (None, None, Some((port, _))) => format!(", which has port {port} in its configuration"),
+        (None, None, None) => String::new(),
+    };
     let others = match others {
         [] => String::new(),
         all => format!("; if the site is served by {}, start that instead", list(all.iter().map(other), "or")),
     };
     if let Some((test, _)) = &server.broken {
+        let whose = if why.is_empty() { String::new() } else { format!(" of {}{why},", server.server.name) };
         return found
-            .mend_by(format!("mend the configuration until this passes, then `{start}`{others}"), test.clone());
+            .mend_by(format!("mend the configuration{whose} until this passes, then `{start}`{others}"), test.clone());
     }
-    // Why this one, where there is a choice.
-    let why = match (promised.sites.first(), server.enabled, promise) {
-        _ if others.is_empty() => String::new(),
-        (Some(site), ..) => format!(", which has a site for {site}"),
-        (None, true, _) => ", which is started at boot".to_owned(),
-        (None, false, Some((port, _))) => format!(", which has port {port} in its configuration"),
-        (None, false, None) => String::new(),
-    };
     found.mend_by(format!("start {}{why}{others}", server.server.name), start.clone())
 }
 
@@ -251,7 +256,7 @@ mod tests {
     fn with_port(port: u16, sites: &[&str], server: Installed) -> Installed {
         let sites = sites.iter().map(|&site| site.to_owned()).collect();
         Installed {
-            promised: Promised { listens: vec![(port, "/etc/x line 3".into())], sites, serves: Vec::new() },
+            promised: Promised { listens: vec![(port, "/etc/x line 3".into())], sites, ..Promised::default() },
             ..server
         }
     }
@@ -316,6 +321,29 @@ mod tests {
         let (end, _, command) = start(Installed { enabled: true, ..broken }, server("apache2"));
         assert!(end.ends_with("its configuration has an error; Apache is stopped too"), "{end}");
         assert_eq!(command, "nginx -t");
+    }
+
+    #[test]
+    fn an_error_in_the_configuration_with_the_site_is_mended_before_another_server_is_started() {
+        let broken = Some(("apachectl -t".to_owned(), "AH00526: Syntax error".to_owned()));
+        let asked = Installed { broken: broken.clone(), ..with_port(80, &["shop.example"], server("apache2")) };
+        let default = || with_port(80, &[], server("nginx"));
+        let (end, fix, command) = told(vec![default(), asked]);
+        assert_eq!(end, ": Apache is installed, doesn't run, and its configuration has an error; nginx is stopped too");
+        assert_eq!(
+            fix,
+            "mend the configuration of Apache, which has a site for shop.example, until this passes, then `service apache2 \
+             start`; if the site is served by nginx (`service nginx start`), start that instead"
+        );
+        assert_eq!(command, "apachectl -t");
+        // A site of which nobody asked is more than a default page.
+        let mut other = Installed { broken, ..with_port(80, &[], server("apache2")) };
+        other.promised.named = Some("shop.example".to_owned());
+        assert_eq!(told(vec![default(), other.clone()]).2, "apachectl -t");
+        let enabled = Installed { enabled: true, ..default() };
+        assert_eq!(told(vec![enabled.clone(), other.clone()]).2, "service nginx start");
+        other.enabled = true;
+        assert_eq!(told(vec![enabled, other]).2, "apachectl -t");
     }
 
     #[test]

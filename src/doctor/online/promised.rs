@@ -14,6 +14,8 @@ pub(super) struct Promised {
     pub listens: Vec<(u16, String)>,
     /// Those of the sites that were asked about that it has.
     pub sites: Vec<String>,
+    /// The first site that has a name, asked about or not: a package's default page has none.
+    pub named: Option<String>,
     /// The ports on which these sites would be served, each with the place that says so; known of nginx only.
     pub serves: Vec<(u16, String)>,
 }
@@ -53,6 +55,7 @@ pub(super) fn nginx(said: &Said, hosts: &[String]) -> Promised {
         if directive.is("server_name") {
             let names = directive.words.iter().skip(1);
             block.is_asked |= names.clone().any(|name| hosts.iter().any(|host| is_for(name, host)));
+            promised.named = promised.named.take().or_else(|| names.clone().find_map(|name| own_name(name)));
             add_sites(&mut promised, names, hosts);
         }
     }
@@ -79,10 +82,21 @@ pub(super) fn apache(said: &Said, hosts: &[String]) -> Promised {
             promised.listens.extend(port(directive.value()).map(|port| (port, directive.place())));
         }
         if directive.is("ServerName") || directive.is("ServerAlias") {
+            // Outside of any, it is the name of the machine.
+            if promised.named.is_none() && said.around_of(directive).any(|head| head.is("<VirtualHost")) {
+                promised.named = own_name(directive.value());
+            }
             add_sites(&mut promised, directive.words.iter().skip(1), hosts);
         }
     }
     promised
+}
+
+/// The name of a site, if it is one that somebody gave it: no `_`, `localhost`, address or expression.
+fn own_name(name: &str) -> Option<String> {
+    let name = bare(name);
+    let is_own = name.contains('.') && !name.starts_with('~') && name.parse::<IpAddr>().is_err();
+    is_own.then(|| name.to_owned())
 }
 
 /// The port that others would be listened to on; none for a Unix socket or a loopback address.
@@ -111,11 +125,15 @@ fn add_sites<'a>(promised: &mut Promised, names: impl Iterator<Item = &'a String
     }
 }
 
+/// A site's name without the scheme and the port that Apache takes beside it.
+fn bare(name: &str) -> &str {
+    let name = name.split_once("://").map_or(name, |(_, name)| name);
+    name.split_once(':').map_or(name, |(name, _)| name)
+}
+
 /// Whether a name of a site, of nginx or Apache, is for this host.
 fn is_for(name: &str, host: &str) -> bool {
-    // Apache takes a scheme and a port beside it.
-    let name = name.split_once("://").map_or(name, |(_, name)| name);
-    let name = name.split_once(':').map_or(name, |(name, _)| name).to_ascii_lowercase();
+    let name = bare(name).to_ascii_lowercase();
     let host = host.to_ascii_lowercase();
     match name.strip_prefix("*.").or_else(|| name.strip_prefix('.')) {
         Some(domain) => {
@@ -171,6 +189,21 @@ mod tests {
         said.modules.push("ssl".to_owned());
         let with = apache(&said, &hosts);
         assert_eq!((ports(&with), &with.sites[..]), (vec![80, 443], &hosts[..2]));
+    }
+
+    #[test]
+    fn a_default_page_is_no_site_with_a_name() {
+        let of_nginx =
+            |names: &str| nginx(&said_by_nginx(&format!("http {{ server {{ server_name {names}; }} }}")), &[]).named;
+        assert_eq!([of_nginx("_"), of_nginx("localhost 192.0.2.1"), of_nginx("~^www\\.")], [None, None, None]);
+        assert_eq!(of_nginx("_ shop.example").as_deref(), Some("shop.example"));
+        let of_apache = |text: &str| apache(&said_by_apache(text), &[]).named;
+        assert_eq!(
+            of_apache("ServerName machine.example\n<VirtualHost *:80>\nDocumentRoot /x\n</VirtualHost>\n"),
+            None
+        );
+        let named = of_apache("<VirtualHost *:80>\nServerName http://shop.example:80\n</VirtualHost>\n");
+        assert_eq!(named.as_deref(), Some("shop.example"));
     }
 
     #[test]

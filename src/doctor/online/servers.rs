@@ -194,7 +194,7 @@ fn running(server: &Server, own: &[&Process], sockets: &[ListenSocket], unix: &[
 fn promised(cx: &Context<'_>, server: &Server) -> Promised {
     match server.name {
         "nginx" => promised::nginx(cx.configs.nginx(), &cx.ask.hosts),
-        "Apache" => promised::apache(cx.configs.apache(), &cx.ask.hosts),
+        "Apache" => promised::apache(cx.configs.apache_text(), &cx.ask.hosts),
         _ => Promised::default(),
     }
 }
