@@ -187,14 +187,13 @@ fn without_systemd(text: &str) -> String {
     all
 }
 
-/// What the service's own program takes for it. PHP-FPM has none: its master process, the oldest, hears a signal (php-fpm(8)).
+/// What the service's own program takes for it.
 fn own_command(verb: &str, service: &str) -> String {
     match (verb, service.trim_end_matches(".service")) {
         ("reload", "nginx") => "nginx -s reload".to_owned(),
         ("restart", "nginx") => "nginx -s stop && sleep 1 && nginx".to_owned(),
         ("reload", "apache2" | "httpd") => "apachectl graceful".to_owned(),
         (verb, "apache2" | "httpd") => format!("apachectl {verb}"),
-        ("reload", fpm) if fpm.starts_with("php") && fpm.ends_with("fpm") => "pkill -USR2 -o php-fpm".to_owned(),
         (verb, service) => format!("service {service} {verb}"),
     }
 }
@@ -284,7 +283,6 @@ mod tests {
             ("then `apachectl -t` and `systemctl reload apache2`", "then `apachectl -t` and `apachectl graceful`"),
             ("systemctl restart nginx", "nginx -s stop && sleep 1 && nginx"),
             ("systemctl restart httpd.service", "apachectl restart"),
-            ("systemctl reload php8.2-fpm", "pkill -USR2 -o php-fpm"),
             ("systemctl start lsws", "service lsws start"),
             ("of the unit (`systemctl edit`), and restart it", "of the unit (`systemctl edit`), and restart it"),
             ("nothing of it", "nothing of it"),

@@ -309,11 +309,20 @@ fn busy_workers_of_apache_are_the_cause() {
 #[test]
 fn busy_processes_of_php_are_the_cause() {
     let lab = Lab::without_listeners();
+    // Another version's, whose master is the older one.
+    let others = "/run/php/other.conf";
+    let config = format!(
+        "[global]\npid = {others}.pid\nerror_log = {others}.log\n[other]\nuser = www-data\nlisten = {others}.sock\npm = \
+         static\npm.max_children = 1\n"
+    );
+    lab.write_file(others, config);
+    lab.run(["php-fpm8.2", "-D", "-y", others]);
     php(&lab, 2);
     nginx(&lab, "", "worker_connections 512;");
     let report = doctor(&lab, &["--port", "80"]);
     expect_healthy(&report);
-    assert!(of(&report, "resources.fpm-children")["text"].as_str().unwrap().starts_with("0 of 2 "), "{report:#}");
+    let has_pool = |report: &Value, text: &str| report["findings"].to_string().contains(text);
+    assert!(has_pool(&report, "0 of 2 processes of PHP-FPM's pool www are busy"), "{report:#}");
 
     let clients = fill(&lab, 80, 5, SLOW);
     wait_until("requests wait for PHP", || waiting(&lab, &["-x", "src", "/run/php/php8.2-fpm.sock"]) >= 3);
@@ -321,8 +330,15 @@ fn busy_processes_of_php_are_the_cause() {
     let cause = expect_cause(&report, "resources.fpm-children-full", 504);
     assert!(cause["text"].as_str().unwrap().contains("2 of 2 are busy, and 3 requests wait"), "{cause:#}");
     let command = cause["fix"]["command"].as_str().unwrap();
-    assert!(command.contains("'7s/") && command.ends_with("pkill -USR2 -o php-fpm"), "{command}");
+    let master = lab.read_file("/run/php/php8.2-fpm.pid");
+    assert!(command.contains("'7s/") && command.ends_with(&format!(" && kill -USR2 {}", master.trim())), "{command}");
+    lab.run(["sh", "-c", command]);
     drop(clients);
+    // It goes on with the requests that waited.
+    wait_until("the pool has more", || {
+        has_pool(&doctor(&lab, &["--port", "80"]), " of 4 processes of PHP-FPM's pool www are busy")
+    });
+    assert!(!lab.read_file(&format!("{others}.log")).contains("Reloading"), "the other one was reloaded");
 }
 
 /// `nf_conntrack_max` belongs to the machine, not to a network namespace, and is not for a test to change. So the entries

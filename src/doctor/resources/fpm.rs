@@ -5,10 +5,7 @@
 //!
 //! Belongs here: pools, and counting. Does not: open files ([`super::servers`]).
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use super::{Gauge, config::Setting, finding, more, plural, queues::Queues};
 use crate::{
@@ -86,19 +83,33 @@ fn waiting(pool: &Pool, queues: &Queues) -> u64 {
     queues.waiting_at(|s| Some(s.address.port()) == port)
 }
 
-pub(super) fn judge(children: &[Process], pools: &BTreeMap<String, Pool>, queues: &Queues) -> Vec<Finding> {
+/// Of the PHP-FPM whose master has this number: there may be several, of as many versions.
+pub(super) fn judge(
+    master: u32,
+    children: &[Process],
+    pools: &BTreeMap<String, Pool>,
+    queues: &Queues,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     for (name, pool) in pools {
         let Some(limit) = &pool.children else { continue };
         let of_pool = || children.iter().filter(|c| pool_of(c) == Some(name));
         let running = of_pool().count() as u64;
         let busy = Gauge { used: of_pool().filter(|c| is_busy(c)).count() as u64, limit: limit.value };
-        found.push(judge_pool(name, running, busy, waiting(pool, queues), limit, &pool.listen));
+        found.push(judge_pool(name, master, running, busy, waiting(pool, queues), limit, &pool.listen));
     }
     found
 }
 
-fn judge_pool(name: &str, running: u64, busy: Gauge, waiting: u64, limit: &Setting, listen: &str) -> Finding {
+fn judge_pool(
+    name: &str,
+    master: u32,
+    running: u64,
+    busy: Gauge,
+    waiting: u64,
+    limit: &Setting,
+    listen: &str,
+) -> Finding {
     let (id, verdict, text) = if busy.is_near() && running >= limit.value && waiting > 0 {
         let wait = plural(waiting, "request waits", "requests wait");
         let text = format!("PHP-FPM's pool {name} has no process left: {busy} are busy, and {wait} for one");
@@ -120,20 +131,14 @@ fn judge_pool(name: &str, running: u64, busy: Gauge, waiting: u64, limit: &Setti
     let wanted = more(limit.value);
     let text = format!(
         "see what takes the scripts so long (`slowlog` and `request_slowlog_timeout` of the pool tell); if there is memory \
-         for more processes, write `pm.max_children = {wanted}` into {}, and reload PHP-FPM",
+         for more processes, write `pm.max_children = {wanted}` into {}, and reload PHP-FPM (its master process is {master})",
         limit.whence()
     );
     match limit.edit(wanted) {
-        Some(edit) => f.mend_by(text, format!("{edit} && systemctl reload {}", service(limit))),
+        // What a reload of the service does too (php-fpm(8)), whatever the service is called.
+        Some(edit) => f.mend_by(text, format!("{edit} && kill -USR2 {master}")),
         None => f.mend(text),
     }
-}
-
-/// Debian has one for each version: `/etc/php/8.2/fpm/…`.
-fn service(limit: &Setting) -> String {
-    let file: Option<&PathBuf> = limit.place.as_ref().map(|(file, _)| file);
-    let version = file.and_then(|f| f.strip_prefix("/etc/php").ok()?.components().next()?.as_os_str().to_str());
-    version.map_or_else(|| "php-fpm".to_owned(), |v| format!("php{v}-fpm"))
 }
 
 #[cfg(test)]
@@ -163,11 +168,12 @@ mod tests {
     fn busy_children_are_a_cause_only_while_requests_wait() {
         let limit = Setting::at("pm.max_children", 2, Path::new("/etc/php/8.2/fpm/pool.d/www.conf"), 3);
         let of = |running, used, waiting| {
-            judge_pool("www", running, Gauge { used, limit: 2 }, waiting, &limit, "/s").verdict
+            judge_pool("www", 7, running, Gauge { used, limit: 2 }, waiting, &limit, "/s").verdict
         };
         assert_eq!((of(2, 2, 1), of(2, 2, 0), of(2, 1, 1)), (Finds::Cause, Finds::Warning, Finds::Ok));
         assert_eq!(of(2, 0, 0), Finds::Ok, "as many as may be, and all idle: `pm = static`");
-        assert_eq!(service(&limit), "php8.2-fpm");
+        let fix = judge_pool("www", 7, 2, Gauge { used: 2, limit: 2 }, 1, &limit, "/s").fix.unwrap();
+        assert!(fix.command.unwrap().ends_with("pool.d/www.conf && kill -USR2 7"), "the master of this pool");
         let child = |wchan: &str| Process {
             title: "php-fpm: pool www".to_owned(),
             waits_in: vec![wchan.to_owned()],

@@ -208,7 +208,7 @@ fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket]
             None => unknown("resources.apache-workers", "its configuration can't be read from here"),
         },
         Kind::Fpm => match limits.fpm.get(&server.master.pid) {
-            Some(pools) => fpm::judge(&server.children, pools, queues),
+            Some(pools) => fpm::judge(server.master.pid, &server.children, pools, queues),
             None => unknown("resources.fpm-children", "its configuration can't be read from here"),
         },
         Kind::LiteSpeed | Kind::Caddy | Kind::Haproxy => vec![],
