@@ -195,6 +195,8 @@ pub struct Context<'a> {
     asked: OnceCell<online::Answers>,
     /// What was logged, once it is read.
     logged: OnceCell<logs::Seen>,
+    /// The requests of doctor's own that were not answered, once it has asked.
+    unanswered: OnceCell<Vec<online::Unanswered>>,
 }
 
 impl Context<'_> {
@@ -353,6 +355,7 @@ impl Session<'_> {
             configs: Configs::new(self.host),
             asked: OnceCell::new(),
             logged: OnceCell::new(),
+            unanswered: OnceCell::new(),
         })
     }
 }

@@ -290,7 +290,24 @@ fn busy_workers_of_apache_are_the_cause() {
         "<IfModule mpm_prefork_module>\nMaxRequestWorkers 99\n</IfModule>\n<IfModule mpm_event_module>\nStartServers 1\n\
          ServerLimit 1\nThreadsPerChild 4\nMinSpareThreads 1\nMaxSpareThreads 4\nMaxRequestWorkers 4\n</IfModule>\n",
     );
+    // The half of a request may take as long as doctor does.
+    let patient = "<IfModule reqtimeout_module>\nRequestReadTimeout header=0\n</IfModule>\n";
+    lab.write_file("/etc/apache2/conf-enabled/patient.conf", patient);
     apache(&lab);
+    // Nobody waits, but doctor itself: it is Apache's own word that tells.
+    let clients = fill(&lab, 80, 4, HALF);
+    wait_until("Apache says so", || lab.read_file("/var/log/apache2/error.log").contains("AH00484"));
+    let report = doctor(&lab, &["--port", "80"]);
+    let cause = expect_cause(&report, "resources.apache-workers-full", 524);
+    assert!(cause["text"].as_str().unwrap().ends_with("4 of 4 are busy, and it says that it needs more"), "{cause:#}");
+    assert!(shows(cause).contains("server reached MaxRequestWorkers"), "{cause:#}");
+    assert_eq!(
+        report["conclusion"]["next"], "${EDITOR:-vi} +10 /etc/apache2/mods-enabled/mpm_event.conf",
+        "{report:#}"
+    );
+    assert_eq!(of(&report, "online.stalls")["verdict"], "skipped", "{report:#}");
+    drop(clients);
+
     let clients = fill(&lab, 80, 10, HALF);
     assert_eq!(clients.len(), 10);
     wait_until("connections wait for Apache", || waiting(&lab, &["-t"]) >= 6);

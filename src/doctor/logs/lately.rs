@@ -30,7 +30,8 @@ impl Lately {
     /// `began`: when doctor did.
     pub(in crate::doctor) fn of(seen: &Seen, began: Timestamp) -> Self {
         let Some(now) = around(began) else { return Self::default() };
-        let lacks = seen.tallies.iter().filter(|(kind, _)| matches!(kind, Kind::OpenFiles | Kind::Connections));
+        let lacks =
+            seen.tallies.iter().filter(|(kind, _)| matches!(kind, Kind::OpenFiles | Kind::Connections | Kind::Workers));
         let counts = lacks.flat_map(|(kind, tally)| tally.by_count().into_iter().map(|c| (*kind, c)));
         let recent = counts.filter(|(_, (_, count))| now.contains(&count.last));
         Self(
@@ -51,6 +52,12 @@ impl Lately {
     /// That nginx had so many connections and needed another one.
     pub(in crate::doctor) fn connections(&self, limit: u64) -> Option<&Evidence> {
         self.find(Kind::Connections, &format!("worker_connections {limit}"))
+    }
+
+    /// That Apache had as many workers as it may have and needed another one. It says so once after each start, so that its
+    /// silence proves nothing.
+    pub(in crate::doctor) fn workers(&self) -> Option<&Evidence> {
+        self.find(Kind::Workers, "MaxRequestWorkers of Apache")
     }
 
     fn find(&self, of: Kind, by: &str) -> Option<&Evidence> {

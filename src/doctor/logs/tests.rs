@@ -584,4 +584,13 @@ fn what_a_server_lacks_just_now_is_told_from_what_it_lacked_before() {
     assert_eq!(others, None, "a limit that has been raised since");
     // An hour ago, and by a clock that is hours ahead.
     assert_eq!(lately("17:30:00", "21:30:00"), (None, None, None));
+    let workers = |at: &str| {
+        let line = format!(
+            "[Sun Nov 22 {at}.1 2026] [mpm_event:error] [pid 1:tid 2] AH00484: server reached MaxRequestWorkers setting, consider raising the MaxRequestWorkers setting\n"
+        );
+        let seen = seen(&Host::default().with("/var/log/apache2/error.log", line), &[]);
+        Lately::of(&seen, NOW.parse().unwrap()).workers().cloned()
+    };
+    assert!(workers("18:28:30").unwrap().shows.contains("AH00484"));
+    assert_eq!(workers("17:30:00"), None);
 }

@@ -27,7 +27,10 @@ use std::cmp::Reverse;
 
 use self::gather::Seen;
 use super::Context;
-use crate::report::{Finding, Finds, Room};
+use crate::{
+    probe::http::Outcome,
+    report::{Finding, Finds, Room},
+};
 
 /// What was seen, for who waits longer.
 pub(super) struct Answers(Seen);
@@ -35,7 +38,12 @@ pub(super) struct Answers(Seen);
 pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     (cx.session.progress)("asking the web server");
     match gather::gather(cx) {
-        Ok(seen) => judge(&cx.asked.get_or_init(|| Answers(seen)).0),
+        Ok(seen) => {
+            let Answers(seen) = cx.asked.get_or_init(|| Answers(seen));
+            // Asked only once.
+            let _ = cx.unanswered.set(unanswered(seen));
+            judge(seen)
+        }
         Err(e) => {
             let skipped = Finding::new(
                 Room::Online,
@@ -67,6 +75,20 @@ pub(super) fn wait_longer(cx: &mut Context<'_>, findings: &mut Vec<Finding>) {
     findings.retain(|f| f.room != Room::Online);
     findings.splice(0..0, judge(seen));
     give_way(findings);
+}
+
+/// A request of doctor's own that a server took and did not answer in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unanswered {
+    pub port: u16,
+    /// Whether there was not even a handshake; else the server may be at work for it.
+    pub mute: bool,
+}
+
+fn unanswered(seen: &Seen) -> Vec<Unanswered> {
+    let visits = seen.ports.iter().flat_map(|p| p.doors.iter().flat_map(|d| &d.visits).map(|v| (p.number, v)));
+    let stalled = visits.filter(|(_, v)| v.outcome == Outcome::Stalled);
+    stalled.map(|(port, v)| Unanswered { port, mute: v.mute }).collect()
 }
 
 /// A server that has run out of something answers late, wrongly or not at all: where that is known, it is the cause, and

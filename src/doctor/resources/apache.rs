@@ -5,11 +5,15 @@
 //!
 //! Belongs here: the numbers that hold for the loaded module, and counting. Does not: open files ([`super::servers`]).
 
-use super::{Gauge, config::Setting, finding, more, plural};
+use super::{Gauge, OUT, config::Setting, finding, more, plural};
 use crate::{
-    doctor::directives::{Configs, Directive, is_loaded},
+    doctor::{
+        commands::edit_at,
+        directives::{Configs, Directive, is_loaded},
+        online::Unanswered,
+    },
     host::Process,
-    report::{Finding, Finds},
+    report::{Evidence, Finding, Finds},
 };
 
 /// Of its multi-processing modules, what decides here.
@@ -111,12 +115,41 @@ pub(super) fn busy(children: &[Process], limits: &Limits) -> u64 {
     children.iter().map(workers).sum::<usize>() as u64
 }
 
-/// `waiting`: connections that wait to be accepted by it, both times.
-pub(super) fn judge(busy: u64, waiting: u64, limits: &Limits, serves: bool) -> Finding {
+/// What tells that somebody lacks a worker.
+#[derive(Debug, Default)]
+pub(super) struct Lack<'a> {
+    /// Connections that wait to be accepted, both times.
+    pub(super) waiting: u64,
+    /// Apache's own word of just now.
+    pub(super) logged: Option<&'a Evidence>,
+    /// What doctor itself asked it in vain.
+    pub(super) unanswered: Vec<Unanswered>,
+}
+
+impl Lack<'_> {
+    /// In words, where that many busy workers bear it out.
+    fn told(&self, workers: Gauge) -> Option<String> {
+        // One that was given back is taken again before it is counted.
+        let is_out = workers.has_reached(OUT) || workers.used.saturating_add(1) >= workers.limit;
+        // A worker may be busy with doctor's request, for a reason of its own.
+        let own = self.unanswered.iter().filter(|u| !u.mute).count() as u64;
+        let others = Gauge { used: workers.used.saturating_sub(own), ..workers };
+        if self.waiting > 0 && workers.is_near() {
+            Some(format!("{} for one", plural(self.waiting, "connection waits", "connections wait")))
+        } else if self.logged.is_some() && is_out {
+            Some("it says that it needs more".to_owned())
+        } else if !self.unanswered.is_empty() && workers.is_full() && others.is_near() {
+            Some("it doesn't answer".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+pub(super) fn judge(busy: u64, lack: &Lack<'_>, limits: &Limits, serves: bool) -> Finding {
     let workers = Gauge { used: busy, limit: limits.most };
-    let (id, verdict, text) = if workers.is_near() && waiting > 0 && serves {
-        let wait = plural(waiting, "connection waits", "connections wait");
-        let text = format!("Apache has no worker left: {workers} are busy, and {wait} for one");
+    let (id, verdict, text) = if let Some(why) = lack.told(workers).filter(|_| serves) {
+        let text = format!("Apache has no worker left: {workers} are busy, and {why}");
         ("resources.apache-workers-full", Finds::Cause, text)
     } else if workers.is_near() {
         ("resources.apache-workers", Finds::Warning, format!("Apache has hardly a worker left: {workers} are busy"))
@@ -124,7 +157,8 @@ pub(super) fn judge(busy: u64, waiting: u64, limits: &Limits, serves: bool) -> F
         ("resources.apache-workers", Finds::Ok, format!("{workers} workers of Apache are busy"))
     };
     let f = finding(id, verdict, text)
-        .seen("/proc/PID/task/*/wchan of its processes", format!("{busy} busy, {waiting} connections wait"))
+        .seen("/proc/PID/task/*/wchan of its processes", format!("{busy} busy, {} connections wait", lack.waiting))
+        .seen_too(lack.logged.filter(|_| verdict == Finds::Cause))
         .seen(limits.set.whence(), limits.set.to_string());
     if verdict == Finds::Ok {
         return f;
@@ -142,11 +176,16 @@ pub(super) fn judge(busy: u64, waiting: u64, limits: &Limits, serves: bool) -> F
             format!("set `ServerLimit {wanted}`, and restart Apache (a reload does not change `ServerLimit`)")
         }
     };
-    f.gives(&[522, 524]).mend(format!(
+    let f = f.gives(&[522, 524]);
+    let text = format!(
         "see with mod_status or `ss -tn` whether slow clients or a slow application hold the workers; if there is memory \
          for more, write `MaxRequestWorkers {wanted}` into {file} (now {}), {servers}",
         limits.set.whence()
-    ))
+    );
+    match edit_at(&limits.set.whence()) {
+        Some(edit) => f.mend_by(text, edit),
+        None => f.mend(text),
+    }
 }
 
 #[cfg(test)]
@@ -198,8 +237,34 @@ mod tests {
         assert_eq!(busy(&idle, &limits), 0);
         let at_work = [child(&["anon_pipe_read", "do_epoll_wait", "poll_schedule_timeout", "0"]), child(&["poll"])];
         assert_eq!(busy(&at_work, &limits), 2);
-        let of = |busy, waiting, serves| judge(busy, waiting, &limits, serves).verdict;
+        let of = |busy, waiting, serves| judge(busy, &Lack { waiting, ..Lack::default() }, &limits, serves).verdict;
         assert_eq!((of(2, 1, true), of(2, 0, true), of(1, 1, true)), (Finds::Cause, Finds::Warning, Finds::Ok));
         assert_eq!(of(2, 1, false), Finds::Warning);
+    }
+
+    #[test]
+    fn where_nobody_waits_in_the_queue_apaches_word_and_its_silence_tell() {
+        let at = Setting::at("MaxRequestWorkers", 40, "/etc/apache2/mods-enabled/mpm_event.conf".as_ref(), 7);
+        let limits = Limits { most: 40, set: at, ..numbers("", &[]).limits(Mpm::Threads) };
+        let log = Evidence { source: "error.log".to_owned(), shows: "AH00484".to_owned() };
+        let logged = |busy, serves| judge(busy, &Lack { logged: Some(&log), ..Lack::default() }, &limits, serves);
+        let cause = logged(39, true);
+        assert_eq!((cause.id, cause.verdict), ("resources.apache-workers-full", Finds::Cause));
+        assert!(
+            cause.evidence.contains(&log) && cause.text.ends_with("39 of 40 are busy, and it says that it needs more")
+        );
+        let command = |f: Finding| f.fix.unwrap().command.unwrap();
+        assert_eq!(command(cause), "${EDITOR:-vi} +7 /etc/apache2/mods-enabled/mpm_event.conf");
+        let others = [logged(37, true), logged(20, true), logged(40, false)];
+        assert_eq!(others.each_ref().map(|f| f.verdict), [Finds::Warning, Finds::Ok, Finds::Warning]);
+        assert!(others.iter().all(|f| !f.evidence.contains(&log)));
+
+        let unanswered = |busy, mute, times| {
+            let unanswered = vec![Unanswered { port: 443, mute }; times];
+            judge(busy, &Lack { unanswered, ..Lack::default() }, &limits, true).verdict
+        };
+        assert_eq!((unanswered(40, false, 4), unanswered(40, true, 8)), (Finds::Cause, Finds::Cause));
+        assert_eq!(unanswered(40, false, 8), Finds::Warning, "they may be busy with doctor's own");
+        assert_eq!((unanswered(39, true, 1), unanswered(40, true, 0)), (Finds::Warning, Finds::Warning));
     }
 }

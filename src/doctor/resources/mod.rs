@@ -55,7 +55,8 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let mut found = gauges::judge(&gauges);
     // Read last: what asked for more while that was counted is in them.
     let lately = Lately::of(cx.logged(), cx.session.now);
-    let served = servers::judge(&servers, &limits, &queues, &connections, &lately);
+    let unanswered = cx.unanswered.get().map_or(&[][..], Vec::as_slice);
+    let served = servers::judge(&servers, &limits, &queues, &connections, &servers::Told { lately, unanswered });
     found.extend(queues::judge(&queues, &served.explained, &growth));
     found.extend(served.findings);
     let explained = found.iter().any(|f| f.verdict == Finds::Cause);

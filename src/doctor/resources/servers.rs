@@ -13,7 +13,7 @@ use super::{
     queues::Queues,
 };
 use crate::{
-    doctor::{directives::Configs, logs::Lately},
+    doctor::{directives::Configs, logs::Lately, online::Unanswered},
     host::{Connection, ListenSocket, Look, Process},
     report::{Evidence, Finding, Finds},
 };
@@ -137,25 +137,34 @@ pub(super) struct Judged {
     pub(super) explained: BTreeSet<u32>,
 }
 
-/// `lately`: what servers logged just now.
+/// What tells that a server refused or kept waiting whoever asked just now.
+#[derive(Debug, Default)]
+pub(super) struct Told<'a> {
+    /// Its own word.
+    pub(super) lately: Lately,
+    /// What doctor itself asked in vain.
+    pub(super) unanswered: &'a [Unanswered],
+}
+
 pub(super) fn judge(
     servers: &[Server],
     limits: &Limits,
     queues: &Queues,
     connections: &[Connection],
-    lately: &Lately,
+    told: &Told<'_>,
 ) -> Judged {
     let mut judged = Judged { findings: vec![], explained: BTreeSet::new() };
     for server in servers {
         let held: Vec<&ListenSocket> = queues.second.iter().filter(|l| server.holds(l)).collect();
         let serves = serves(queues, &held);
-        let files = files(server, limits.nginx.get(&server.master.pid), serves, lately.open_files(server.kind.name()));
+        let files =
+            files(server, limits.nginx.get(&server.master.pid), serves, told.lately.open_files(server.kind.name()));
         let found = if files.verdict == Finds::Cause {
             // Whatever else it is short of follows from that, or shows when that is mended.
             vec![files]
         } else {
             let mut found = vec![files];
-            found.extend(own(server, limits, queues, &held, lately));
+            found.extend(own(server, limits, queues, &held, told));
             found
         };
         if found.iter().any(|f| f.verdict == Finds::Cause) {
@@ -175,7 +184,7 @@ fn serves(queues: &Queues, held: &[&ListenSocket]) -> bool {
 }
 
 /// What this kind of server counts besides files.
-fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket], lately: &Lately) -> Vec<Finding> {
+fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket], told: &Told<'_>) -> Vec<Finding> {
     let serves = serves(queues, held);
     let unknown = |id, why: &str| {
         let text = format!("how much {} can do at once can't be told: {why}", server.kind.name());
@@ -194,7 +203,7 @@ fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket]
             let addresses: BTreeSet<_> = held.iter().map(|l| l.address).collect();
             let master = (!server.children.is_empty()).then_some(&server.master);
             let uses = server.workers().iter().map(|w| nginx::used(w, master, &listening, addresses.len()));
-            let refused = lately.connections(limits.connections.value);
+            let refused = told.lately.connections(limits.connections.value);
             let mut found = vec![nginx::judge(&uses.collect::<Vec<_>>(), limits, serves, refused)];
             found.extend(unequal(server, limits));
             found
@@ -202,7 +211,10 @@ fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket]
         Kind::Apache => match &limits.apache {
             Some(Ok(limits)) => {
                 let waiting = queues.waiting_at(|l| server.holds(l) && queues.ports.contains(&l.address.port()));
-                vec![apache::judge(apache::busy(&server.children, limits), waiting, limits, serves)]
+                let ports = || held.iter().map(|l| l.address.port());
+                let unanswered = told.unanswered.iter().copied().filter(|u| ports().any(|p| p == u.port)).collect();
+                let lack = apache::Lack { waiting, logged: told.lately.workers(), unanswered };
+                vec![apache::judge(apache::busy(&server.children, limits), &lack, limits, serves)]
             }
             Some(Err(why)) => unknown("resources.apache-workers", why),
             None => unknown("resources.apache-workers", "its configuration can't be read from here"),
@@ -415,10 +427,10 @@ mod tests {
             programs: vec![],
         };
         let queues = Queues { ports: [80].into(), second: vec![socket], ..Queues::default() };
-        let judged = judge(&nginx(100, 100), &Limits::default(), &queues, &[], &Lately::default());
+        let judged = judge(&nginx(100, 100), &Limits::default(), &queues, &[], &Told::default());
         assert_eq!(judged.explained, [7].into());
         assert_eq!(judged.findings.iter().filter(|f| f.verdict == Finds::Cause).count(), 1);
-        assert!(judge(&nginx(1, 1), &Limits::default(), &queues, &[], &Lately::default()).explained.is_empty());
+        assert!(judge(&nginx(1, 1), &Limits::default(), &queues, &[], &Told::default()).explained.is_empty());
     }
 
     #[test]
