@@ -208,10 +208,10 @@ impl Error {
 #[must_use]
 pub fn io_reason(err: &std::io::Error) -> String {
     let text = err.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
-    }
+    // The end of a connection under TLS comes with a link to a library's manual.
+    let ends = [" (os error", ": https://"];
+    let end = ends.iter().filter_map(|end| text.find(end)).min();
+    end.and_then(|end| text.get(..end)).map_or_else(|| text.clone(), str::to_owned)
 }
 
 impl fmt::Display for Error {
@@ -225,6 +225,16 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_are_plain_words() {
+        let words =
+            "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/manual/";
+        let cut = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, words);
+        assert_eq!(io_reason(&cut), "peer closed connection without sending TLS close_notify");
+        assert_eq!(io_reason(&std::io::Error::from_raw_os_error(13)), "Permission denied");
+        assert_eq!(io_reason(&std::io::Error::other("odd")), "odd");
+    }
 
     #[test]
     fn kinds_are_unique_and_kebab_case() {

@@ -15,6 +15,7 @@ use super::config::{self, SourceConfig};
 use crate::{
     error::{Error, ErrorKind, Result},
     host::read_bounded,
+    probe::tls::words,
 };
 
 /// The largest file of authorities that is read: a whole system's have 300 kB.
@@ -86,7 +87,7 @@ pub(crate) fn roots(config: &SourceConfig) -> Result<RootCertStore> {
         let mut found = 0;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
-            roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+            roots.add(certificate).map_err(|e| wrong(words::reason(&e)))?;
             found += 1;
         }
         if found == 0 {

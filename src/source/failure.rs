@@ -10,7 +10,10 @@ use reqwest::{StatusCode, Url, header::HeaderMap};
 use rustls::CertificateError;
 
 use super::{Fault, client::Refused, config, text};
-use crate::error::{Error, ErrorKind, io_reason};
+use crate::{
+    error::{Error, ErrorKind, io_reason},
+    probe::tls::words,
+};
 
 /// One attempt that failed.
 #[derive(Debug)]
@@ -185,7 +188,7 @@ fn handshake(error: &rustls::Error) -> Failure {
                 "install the package ca-certificates; for an inner mirror or proxy name its authority in source.ca_file",
             ),
             other => (
-                format!("the server's certificate is refused: {}", text::clean(&other.to_string())),
+                format!("the server's certificate is refused: {}", words::objection(other)),
                 "the server's owner must replace the certificate",
             ),
         },
@@ -193,10 +196,7 @@ fn handshake(error: &rustls::Error) -> Failure {
             "the server and this program share no TLS version and cipher".into(),
             "the server must offer TLS 1.2 or newer",
         ),
-        other => (
-            format!("TLS failed: {}", text::clean(&other.to_string())),
-            "check that the address is that of an https server, and any proxy",
-        ),
+        other => (words::reason(other), "check that the address is that of an https server, and any proxy"),
     };
     Failure::new(ErrorKind::FetchTls, what, hint)
 }
@@ -215,10 +215,17 @@ fn find<T: StdError + 'static>(error: &reqwest::Error) -> Option<&T> {
 
 /// The innermost cause in its own words: the outer ones only say where it passed by.
 fn reason(error: &reqwest::Error) -> String {
+    reason_of(error)
+}
+
+fn reason_of(error: &(dyn StdError + 'static)) -> String {
+    // An end that comes too early is said in many ways, none of which tells more; some bring a link to a library's manual.
+    let mut io = causes(error).filter_map(|e| e.downcast_ref::<io::Error>());
+    if io.any(|e| e.kind() == io::ErrorKind::UnexpectedEof) {
+        return "it was closed too early".to_owned();
+    }
     let Some(cause) = causes(error).last() else { return String::new() };
     let words = match cause.downcast_ref::<io::Error>() {
-        // Said in many ways, none of which tells more.
-        Some(e) if e.kind() == io::ErrorKind::UnexpectedEof => "it was closed too early".into(),
         Some(e) => io_reason(e),
         None => cause.to_string(),
     };
@@ -254,6 +261,17 @@ mod tests {
             assert_eq!(retry_after(&headers, now), wait.map(Duration::from_secs), "{value:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn a_library_s_words_about_an_early_end_are_not_passed_on() {
+        // As rustls makes it: an error whose inner one is its words.
+        let words =
+            "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/manual/";
+        let cut = io::Error::new(io::ErrorKind::UnexpectedEof, words);
+        assert_eq!(reason_of(&cut), "it was closed too early");
+        assert_eq!(reason_of(&io::Error::other(cut)), "it was closed too early");
+        assert_eq!(reason_of(&io::Error::other("odd")), "odd");
     }
 
     #[test]

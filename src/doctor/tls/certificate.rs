@@ -9,6 +9,7 @@ use rustls::{CertificateError, Error as TlsError};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate, X509Name};
 
 use super::roots::{Roots, verify};
+use crate::probe::tls::words;
 
 /// How many names of a certificate are told.
 const NAMES: usize = 6;
@@ -243,7 +244,8 @@ fn trust(x509: &X509Certificate<'_>, chain: &[Vec<u8>], roots: &Roots, at: Times
         Err(TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
             Trust::Bad("a certificate between it and the authority has expired".into())
         }
-        Err(e) => Trust::Bad(e.to_string()),
+        Err(TlsError::InvalidCertificate(e)) => Trust::Bad(words::objection(&e)),
+        Err(e) => Trust::Bad(words::reason(&e)),
     }
 }
 

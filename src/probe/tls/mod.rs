@@ -8,6 +8,7 @@
 //! is shown can be trusted, and what follows from that ([`crate::doctor`]).
 
 mod hello;
+pub(crate) mod words;
 
 use std::{
     fmt, io,
@@ -210,7 +211,7 @@ async fn connect(ask: &Ask) -> Result<TcpStream, How> {
 
 async fn attempt(ask: &Ask, told: &Arc<Told>) -> Result<Handshake, How> {
     let stream = connect(ask).await?;
-    let config = config(ask.alpn, told).map_err(|e| How::Other(e.to_string()))?;
+    let config = config(ask.alpn, told).map_err(|e| How::Other(words::reason(&e)))?;
     // rustls sends no SNI for an address.
     let name = ask.name.clone().unwrap_or_else(|| ServerName::from(ask.to.ip()));
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
@@ -300,7 +301,7 @@ fn how(e: &io::Error) -> How {
     use rustls::Error as E;
     match e.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
         Some(E::AlertReceived(alert)) => How::Alert(alert_name(*alert)),
-        Some(other) => How::Other(other.to_string()),
+        Some(other) => How::Other(words::reason(other)),
         None => match e.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => How::Closed,
             _ => How::Other(crate::error::io_reason(e)),
