@@ -380,15 +380,28 @@ pub struct Doctor {
     #[arg(long = "log", value_name = "FILE")]
     pub logs: Vec<PathBuf>,
     /// Write one HTML page too, to send to a hoster: whole in itself, and without anything secret
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = clap::builder::PathBufValueParser::new().try_map(page_file))]
     pub report: Option<PathBuf>,
 }
 
-/// A length of time with days, which a day of 24 hours is.
+/// Where a page goes. Standard output is where people read what was found.
+fn page_file(file: PathBuf) -> Result<PathBuf, &'static str> {
+    if file.as_os_str() == "-" {
+        return Err("the page needs a file, such as page.html: standard output has what was found in words");
+    }
+    Ok(file)
+}
+
+/// A number of seconds, or a length of time with days, which a day of 24 hours is.
 fn time_back(text: &str) -> Result<jiff::SignedDuration, String> {
     let wrong = || format!("`{text}` is not a length of time such as 90m, 24h or 7d");
-    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-    let length = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    let length = match text.parse() {
+        Ok(seconds) => jiff::SignedDuration::from_secs(seconds),
+        Err(_) => {
+            let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+            span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?
+        }
+    };
     if length.is_positive() { Ok(length) } else { Err(wrong()) }
 }
 
@@ -500,5 +513,25 @@ mod tests {
         let defined = definition();
         let defined: Vec<&str> = defined.get_subcommands().map(clap::Command::get_name).collect();
         assert_eq!(defined, COMMANDS);
+    }
+
+    #[test]
+    fn a_page_is_a_file_and_a_bare_number_is_seconds() {
+        let ask = |args: &[&str]| {
+            let args = ["edgeallow", "doctor"].iter().chain(args);
+            match Cli::try_parse_from(args).map(|cli| cli.command) {
+                Ok(Command::Doctor(doctor)) => Ok(doctor),
+                Ok(other) => panic!("{other:?}"),
+                Err(e) => Err(e.to_string()),
+            }
+        };
+        let refused = ask(&["--report", "-"]).unwrap_err();
+        assert!(refused.contains("the page needs a file, such as page.html"), "{refused}");
+        assert_eq!(ask(&["--report", "./-"]).unwrap().report, Some("./-".into()));
+        assert_eq!(ask(&["--since", "90"]).unwrap().since, jiff::SignedDuration::from_secs(90));
+        assert_eq!(ask(&["--since", "7d"]).unwrap().since, jiff::SignedDuration::from_hours(7 * 24));
+        for wrong in ["0", "-5", "soon", ""] {
+            assert!(ask(&["--since", wrong]).is_err(), "{wrong}");
+        }
     }
 }
