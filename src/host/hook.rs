@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    path::PathBuf,
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -92,12 +93,20 @@ pub async fn asked(leave: &AtomicBool) {
     }
 }
 
-fn start(argv: &[String], env: &[(&str, String)]) -> Result<Child> {
+/// The program that a command begins with.
+///
+/// # Errors
+/// `program`: there is none that could be run.
+pub fn find_hook(argv: &[String]) -> Result<PathBuf> {
     let name = argv.first().map_or("", String::as_str);
-    let program = find(name).ok_or_else(|| {
+    find(name).ok_or_else(|| {
         let place = if name.contains('/') { String::new() } else { format!(" in {}", FOLDERS.join(":")) };
         Error::new(ErrorKind::Program, format!("there is no program {name}{place} that could be run"))
-    })?;
+    })
+}
+
+fn start(argv: &[String], env: &[(&str, String)]) -> Result<Child> {
+    let program = find_hook(argv)?;
     let mut command = bare(&program, argv[1..].iter().map(String::as_str), "C.UTF-8");
     command.envs(env.iter().map(|(name, value)| (name, value))).stdin(Stdio::piped()).process_group(0);
     begin(&mut command)

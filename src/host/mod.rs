@@ -27,7 +27,7 @@ mod spawn;
 pub mod watch;
 
 pub use files::{make_folder, read_bounded, replace_own};
-pub use hook::{Ended, asked, run_hook};
+pub use hook::{Ended, asked, find_hook, run_hook};
 pub use logs::OpenLog;
 pub use machine::Machine;
 pub use proc::{Process, Program, executable_is_gone};

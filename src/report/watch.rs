@@ -45,6 +45,9 @@ pub struct WatchReport {
     pub news: Vec<NewsReport>,
     /// Whether the on-fail command is run because of this round.
     pub acts: bool,
+    /// How often it was run since this is remembered. For the metrics only.
+    #[serde(skip)]
+    pub acts_total: usize,
     /// Backends that held something else than was applied, when that was last looked at.
     pub drift: Vec<String>,
 }

@@ -34,6 +34,8 @@ pub struct Memory {
     pub sites: BTreeMap<String, Site>,
     /// When something was done, within the last hour or cooldown.
     pub acts: Vec<Timestamp>,
+    /// How many there were, as long as anything is remembered.
+    pub acts_total: usize,
     /// When it was last found that the acts until then aren't known: each of them is a guess, so that nothing is done too
     /// soon.
     pub unsure: Option<Timestamp>,

@@ -170,10 +170,18 @@ impl Memory {
         let act = down && rules.acts && self.may_act(rules, now, running, &mut news);
         if act {
             self.acts.push(now);
+            self.acts_total = self.acts_total.saturating_add(1);
         } else if !down {
             self.held = None;
         }
         Outcome { news, act }
+    }
+
+    /// Forgets the act that the last round asked for: there was none.
+    pub fn take_back(&mut self) {
+        if self.acts.pop().is_some() {
+            self.acts_total = self.acts_total.saturating_sub(1);
+        }
     }
 
     fn firewalls(&mut self, found: &Firewalls, now: Timestamp, news: &mut Vec<News>) {

@@ -47,6 +47,20 @@ fn a_page_is_down_after_n_failures_in_a_row_and_told_once() {
 }
 
 #[test]
+fn an_act_that_could_not_be_begun_is_none() {
+    let rules = Rules { fail_after: 1, cooldown: SignedDuration::from_mins(10), max_per_hour: 1, ..RULES };
+    let mut m = Memory::default();
+    let fails =
+        |m: &mut Memory, second| m.round(&rules, at(second), &[(URL.to_owned(), judged(FAILS, true))], None, false).act;
+    assert!(fails(&mut m, 0));
+    m.take_back();
+    assert_eq!((m.acts.len(), m.acts_total), (0, 0));
+    assert!(fails(&mut m, 60), "neither the cooldown nor the hour has begun");
+    assert!(!fails(&mut m, 120));
+    assert_eq!(m.acts_total, 1);
+}
+
+#[test]
 fn a_row_is_interrupted_by_an_answer_and_by_not_knowing() {
     for between in [Verdict::Well, Verdict::Unknown] {
         let mut m = Memory::default();

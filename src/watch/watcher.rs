@@ -19,6 +19,7 @@ use crate::{
     backends::Warning,
     config::Config,
     error::{Error, ErrorKind, Exit, Result},
+    host::find_hook,
     observe::hooks::Events,
     probe::edge::Visitor,
     report::{ReachVerdict, Report, WatchReport},
@@ -92,6 +93,8 @@ pub struct Watcher {
     looked: bool,
     /// What was wrong with keeping the memory, when it was last said.
     unkept: Option<String>,
+    /// Why the command can't be run, when that was last said.
+    unrunnable: Option<String>,
 }
 
 impl Watcher {
@@ -101,8 +104,15 @@ impl Watcher {
     /// # Errors
     /// `locked` where somebody watches with this state folder; for a single round also `state`, `no-privilege`.
     pub fn new(orders: Orders, state_dir: &Path, service: bool, now: Timestamp) -> Result<(Self, Vec<Warning>)> {
-        let mut watcher =
-            Self { orders, memory: Memory::default(), keeper: None, service, looked: !service, unkept: None };
+        let mut watcher = Self {
+            orders,
+            memory: Memory::default(),
+            keeper: None,
+            service,
+            looked: !service,
+            unkept: None,
+            unrunnable: None,
+        };
         let mut warnings = Vec::new();
         match Keeper::take(state_dir) {
             Ok(mut keeper) => {
@@ -157,7 +167,13 @@ impl Watcher {
             let judged = judge(answers, reach.and_then(|r| refused(r, target.port, self.orders.watch.origin)), odd);
             pages.push((target.shown.clone(), judged));
         }
-        let outcome = self.memory.round(&rules, now, &pages, firewalls.as_ref(), running);
+        let mut outcome = self.memory.round(&rules, now, &pages, firewalls.as_ref(), running);
+        // What can't even be begun is not done, and is tried again in the next round.
+        let missing = outcome.act.then(|| find_hook(&self.orders.watch.on_fail).err()).flatten().map(|e| e.message);
+        if missing.is_some() {
+            outcome.act = false;
+            self.memory.take_back();
+        }
         self.remember()?;
 
         let mut told = Vec::new();
@@ -184,7 +200,9 @@ impl Watcher {
             failure: happened(|n| matches!(n, News::Down { .. })),
         };
         let drift = self.memory.drift.clone();
-        report.watch = Some(WatchReport { pages: told, news, acts: outcome.act, drift });
+        let acts_total = self.memory.acts_total;
+        report.watch = Some(WatchReport { pages: told, news, acts: outcome.act, acts_total, drift });
+        self.say_missing(missing, &mut report);
         self.renew(pages.iter().any(|(_, judged)| !judged.seen));
         Ok(Done { report, events })
     }
@@ -215,6 +233,22 @@ impl Watcher {
         }
         self.unkept = why;
         Ok(())
+    }
+
+    /// A service says once why its command can't be run, and a single round each time.
+    fn say_missing(&mut self, missing: Option<String>, report: &mut Report) {
+        let Some(why) = missing else {
+            if report.watch.as_ref().is_some_and(|w| w.acts) {
+                self.unrunnable = None;
+            }
+            return;
+        };
+        let what = format!("the on-fail command can't be run: {why}");
+        if self.service && self.unrunnable.as_ref() != Some(&why) {
+            tracing::warn!("{what} [on-fail-failed]");
+        }
+        self.unrunnable = Some(why);
+        report.warnings.push(Warning::new("on-fail-failed", what));
     }
 
     /// Where the edge isn't seen, it may be that the authorities were renewed since they were read.

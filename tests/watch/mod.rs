@@ -218,6 +218,16 @@ fn what_a_filter_refuses_counts_also_where_the_page_is_well() {
 fn a_command_that_hangs_is_killed_and_one_that_fails_is_said_and_the_limits_outlive_the_process() {
     let (lab, _edge) = host(Mode::Strict, "fail_after = 1\non_fail_timeout = '1s'\ncooldown = '1s'\nmax_per_hour = 2");
     stop(&lab);
+    // What isn't there is not run, counts for nothing and may be tried again at once.
+    for _ in 0..2 {
+        let report = once(&lab, &["--on-fail", "/nonexist x", "--format", "json"]).expect(7).json();
+        assert_eq!(report["watch"]["acts"], false, "{report:#}");
+        assert_eq!(report["warnings"][0]["id"], "on-fail-failed", "{report:#}");
+        assert_eq!(report["warnings"].as_array().map(Vec::len), Some(1), "{report:#}");
+    }
+    let missing = once(&lab, &["--on-fail", "/nonexist x"]).expect(7);
+    let why = "the on-fail command can't be run: there is no program /nonexist that could be run";
+    assert!(missing.stdout.contains(why) && !missing.stdout.contains("was run."), "{missing:?}");
     let hung = once(&lab, &["--on-fail", "sh -c 'echo x >>/run/begun; sleep 300'"]).expect(7);
     assert!(hung.stdout.contains("did not finish within 1 s and was killed"), "{hung:?}");
     std::thread::sleep(Duration::from_millis(1100));
@@ -245,7 +255,7 @@ fn hooks_and_metrics_hear_of_it_without_secrets() {
         "metrics = '/run/edgeallow.prom'\n[watch]\nurls = ['{secret}']\nfail_after = 1\n[on_failure]\ncommand = \
          ['sh', '-c', 'cat >/run/failure']\n[on_change]\ncommand = ['sh', '-c', 'cat >/run/change']\n"
     );
-    lab.write_file("/etc/edgeallow/config.toml", hooks);
+    lab.write_file("/etc/edgeallow/config.toml", &hooks);
     let well = once(&lab, &["-v"]).expect(0);
     stop(&lab);
     let down = once(&lab, &[]).expect(7);
@@ -261,6 +271,13 @@ fn hooks_and_metrics_hear_of_it_without_secrets() {
     assert_eq!(metrics("edgeallow_probe_cloudflare_error", &[url]), 521.0);
     assert_eq!(metrics("edgeallow_probe_failures_in_a_row", &[url]), 1.0);
     assert_eq!((metrics("edgeallow_watch_down", &[url]), metrics("edgeallow_watch_acts_total", &[])), (1.0, 0.0));
+    // The counter counts also what was done by a round that wrote no metrics.
+    for config in ["", &hooks] {
+        lab.write_file("/etc/edgeallow/config.toml", config);
+        once(&lab, &[&secret, "--fail-after", "1", "--cooldown", "0s", "--on-fail", "act"]).expect(7);
+    }
+    once(&lab, &[&secret, "--fail-after", "1"]).expect(7);
+    assert_eq!(metrics("edgeallow_watch_acts_total", &[]), 2.0);
     let failure = lab.read_file("/run/failure");
     assert!(failure.contains("\"event\":\"down\"") && !lab.exists("/run/change"), "{failure}");
     lab.files(|| std::fs::remove_file("/run/failure"));

@@ -201,9 +201,8 @@ impl Memory {
             self.reach = Some(Reach::of(reach, now));
         }
         if let Some(watch) = &report.watch {
-            let acts = self.watch.as_ref().map_or(0, |w| w.acts) + usize::from(watch.acts);
             let pages = watch.pages.iter().map(|p| (p.url.clone(), Page::of(p))).collect();
-            self.watch = Some(Watch { pages, acts, at: now });
+            self.watch = Some(Watch { pages, acts: watch.acts_total, at: now });
         }
     }
 
