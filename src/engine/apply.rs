@@ -59,7 +59,9 @@ impl Outcome {
     }
 
     fn after(seen: &dyn AnySeen, goal: Goal<'_>, end: End, plan: Plan) -> Self {
-        let (warnings, verified, pending) = (seen.warnings(goal), seen.verified(), seen.pending());
+        let (warnings, verified) = (seen.warnings(goal), seen.verified());
+        // Where nothing of ours is, nothing waits for the tool's start either.
+        let pending = seen.pending().filter(|_| !seen.bare());
         Self { end, plan, warnings, verified, pending, not_stored: false }
     }
 }

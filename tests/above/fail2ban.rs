@@ -229,8 +229,13 @@ fn stock_jails_enabled_later_are_covered() {
 #[test]
 fn a_server_that_is_down_gets_the_files_and_is_pending() {
     let lab = stopped(JAILS);
+    super::expect_nothing_of_ours(&lab, "fail2ban");
     let report = sync(&lab, &[]);
     assert_eq!(part_of(&report, "fail2ban")["state"], "pending", "{report:#}");
+    let report = remove(&lab, &[]);
+    assert_eq!(part_of(&report, "fail2ban")["state"], "removed", "{report:#}");
+    super::expect_nothing_of_ours(&lab, "fail2ban");
+    sync(&lab, &[]);
     start(&lab);
     expect_status(&lab, 0);
     attack(&lab, &[EDGE4, EDGE6, STRANGER4]);

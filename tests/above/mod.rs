@@ -8,5 +8,22 @@ pub mod mod_evasive;
 #[cfg(feature = "fault-injection")]
 mod struck;
 
+use serde_json::Value;
+
+use crate::{lab::Lab, run::part_of};
+
 /// The backends that are covered here.
 pub const BACKENDS: [&str; 2] = ["fail2ban", "mod_evasive"];
+
+/// Where nothing of edgeallow's is, nothing waits for the tool to be started, whatever is looked for.
+fn expect_nothing_of_ours(lab: &Lab, backend: &str) {
+    for command in [&["remove"][..], &["remove", "--dry-run"]] {
+        let report = lab.edgeallow([command, &["--format", "json"]].concat()).expect_ok().json();
+        let part = part_of(&report, backend);
+        assert_eq!((&part["state"], &part["reason"]), (&"in_sync".into(), &Value::Null), "{command:?}: {report:#}");
+    }
+    let report = lab.edgeallow(["status", "--offline", "--format", "json"]).expect(6).json();
+    let part = part_of(&report, backend);
+    let stored = part["reason"].as_str().is_some_and(|r| r.contains("stored"));
+    assert!(part["state"] == "planned" && !stored, "{report:#}");
+}

@@ -173,8 +173,13 @@ fn what_breaks_the_configuration_goes_back_before_apache_reads_it() {
 #[test]
 fn an_apache_that_is_stopped_is_not_started() {
     let lab = stopped();
+    super::expect_nothing_of_ours(&lab, "mod_evasive");
     let report = sync(&lab, &[]);
     assert_eq!(part_of(&report, "mod_evasive")["state"], "pending", "{report:#}");
+    let report = remove(&lab, &[]);
+    assert_eq!(part_of(&report, "mod_evasive")["state"], "removed", "{report:#}");
+    super::expect_nothing_of_ours(&lab, "mod_evasive");
+    sync(&lab, &[]);
     assert!(!lab.exists("/run/apache2/apache2.pid"));
     lab.run(["apachectl", "start"]);
     expect_status(&lab, 0);
