@@ -26,6 +26,8 @@ pub enum Goal<'a> {
 pub trait AnyBackend: Sync {
     /// See [`Backend::meta`].
     fn meta(&self) -> &'static Meta;
+    /// See [`Backend::stores`].
+    fn stores(&self) -> bool;
     /// See [`Backend::probe`].
     fn probe(&self, cx: &Context<'_>) -> Probe;
     /// See [`Backend::observe`].
@@ -79,6 +81,10 @@ struct Seen<'b, B: Backend> {
 impl<B: Backend> AnyBackend for B {
     fn meta(&self) -> &'static Meta {
         Backend::meta(self)
+    }
+
+    fn stores(&self) -> bool {
+        Backend::stores(self)
     }
 
     fn probe(&self, cx: &Context<'_>) -> Probe {

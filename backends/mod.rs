@@ -94,7 +94,7 @@ pub struct Context<'a> {
     /// Compare element by element whatever the size (`status --deep`).
     pub deep: bool,
     /// Leave what is stored for the next boot as it is: the administrator's own configuration doesn't load, so nothing
-    /// can be tested on top of it.
+    /// can be tested on top of it; or another instance has stored it.
     pub leave_stored: bool,
 }
 
@@ -138,6 +138,12 @@ pub trait Backend: Sync {
 
     /// Name, summary, files.
     fn meta(&self) -> &'static Meta;
+
+    /// Whether the configuration lets it store for the next boot what it makes live. One that may not, and has not
+    /// before, is asked to [leave](Context::leave_stored) what is there.
+    fn stores(&self) -> bool {
+        true
+    }
 
     /// Is it here, can it be worked with, would `auto` take it?
     fn probe(&self, cx: &Context<'_>) -> Probe;

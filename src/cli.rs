@@ -60,7 +60,7 @@ pub struct Global {
         long,
         global = true,
         value_name = "DIR",
-        default_value = "/var/lib/edgeallow",
+        default_value = crate::engine::state::FOLDER,
         help_heading = "Global options"
     )]
     pub state_dir: PathBuf,

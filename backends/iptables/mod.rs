@@ -106,6 +106,10 @@ impl Backend for Iptables {
         &META
     }
 
+    fn stores(&self) -> bool {
+        self.config.persist
+    }
+
     fn probe(&self, cx: &Context<'_>) -> Probe {
         if seen::tools(cx.host).is_empty() {
             return Probe::Absent("no iptables program is installed".to_owned());

@@ -458,7 +458,8 @@ pub fn observe(cx: &Context<'_>, named: bool) -> Result<Seen> {
     let ours = Family::BOTH.map(|f| [ipset::set_name(f), ipset::new_name(f)]);
     let before = host.nft_generation().ok().flatten();
     let looked = tables(host, sets_possible && ours.as_flattened().iter().any(|name| may_exist(name)))?;
-    let files = files(host)?;
+    // What isn't seen isn't touched.
+    let files = if cx.leave_stored { Vec::new() } else { files(host)? };
     let mut seen = Seen { tables: looked.tables, files, ipset, without_v6: looked.without_v6, ..Seen::default() };
     seen.generation = before.filter(|_| seen.tables.iter().any(|t| t.stranded.is_some()));
     if let Some(answer) = looked.sets {

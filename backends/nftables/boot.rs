@@ -112,6 +112,9 @@ fn drop_in<'a>(nft: &Path, files: impl Iterator<Item = &'a PathBuf>) -> String {
 /// Plans the way from what is stored to what should be. Returns whether something is written that must be tested.
 pub(super) fn steps(seen: &Seen, to: &Stored, plan: &mut Plan) -> Result<bool> {
     let boot = &seen.boot;
+    if boot.left {
+        return Ok(false);
+    }
     let changes = plan.changes.len();
     if !to.files.is_empty() && boot.folder == Folder::Absent {
         plan.change("the folder of our files is missing", Step::Mkdir(FOLDER.into()));

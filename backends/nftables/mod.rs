@@ -73,6 +73,10 @@ impl Backend for Nftables {
         &META
     }
 
+    fn stores(&self) -> bool {
+        self.config.persist != Persist::None
+    }
+
     fn probe(&self, cx: &Context<'_>) -> Probe {
         match observe::places(cx.host) {
             Err(e) => Probe::Unusable(e),

@@ -211,7 +211,8 @@ fn files(cx: &Context<'_>) -> Result<BootSeen> {
     let folder = Path::new(boot::DROP_IN_FOLDER);
     let others = host.folder(folder)?.iter().any(|name| !drop_in.ends_with(name));
     seen.drop_in_folder = kind_of(host, folder, others);
-    seen.frozen = seen.nft.is_none() || cx.leave_stored;
+    seen.left = cx.leave_stored;
+    seen.frozen = seen.nft.is_none() || seen.left;
     Ok(seen)
 }
 

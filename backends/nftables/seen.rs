@@ -148,8 +148,10 @@ pub struct BootSeen {
     pub above: Folder,
     /// The same of the drop-in's folder.
     pub drop_in_folder: Folder,
-    /// Leave all this as it is.
+    /// Nothing may be stored: there is no program to test it with, or it is to be left.
     pub frozen: bool,
+    /// Leave all this as it is, also what should go.
+    pub left: bool,
 }
 
 /// A file of ours.
@@ -195,6 +197,9 @@ impl TableSeen {
 impl BootSeen {
     /// The part that is ours.
     pub(super) fn stored(&self) -> Stored {
+        if self.left {
+            return Stored::default();
+        }
         let ours = self.configs.iter().filter(|(_, text)| super::include::has(text));
         Stored {
             files: self.files.iter().map(|(path, f)| (path.clone(), f.content.clone())).collect(),

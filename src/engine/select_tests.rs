@@ -12,6 +12,9 @@ impl AnyBackend for Said {
     fn meta(&self) -> &'static Meta {
         self.0
     }
+    fn stores(&self) -> bool {
+        true
+    }
     fn probe(&self, _: &Context<'_>) -> Probe {
         self.1.clone()
     }

@@ -26,6 +26,9 @@ use crate::{
     plan::Protocol,
 };
 
+/// The state folder of the host's own instance.
+pub const FOLDER: &str = "/var/lib/edgeallow";
+
 /// How many changes the history keeps.
 const HISTORY: usize = 50;
 
@@ -81,6 +84,10 @@ pub struct Applied {
     /// Whether it is live only: what should be stored for the next boot could not be.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not_stored: bool,
+    /// Whether the configuration had it stored for the next boot: what is stored is then this state's, to be taken out
+    /// when the configuration has it stored no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stored: bool,
 }
 
 /// One run that changed something.

@@ -1,6 +1,6 @@
 //! One run from the list to the report: what `sync`, `status` and `remove` have in common.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -10,7 +10,7 @@ use super::{
     lock,
     marks::Marks,
     select::{Asked, Selection, known, select},
-    state::{Applied, Digest, Event, Loaded, State, Store, StoredList, applied_prefixes},
+    state::{Applied, Digest, Event, FOLDER, Loaded, State, Store, StoredList, applied_prefixes},
 };
 use crate::{
     allowlist::{
@@ -198,6 +198,14 @@ impl Session<'_> {
             if !options.backends.is_empty() && !options.backends.iter().any(|n| n == meta.name) {
                 continue;
             }
+            if options.backends.is_empty() && self.is_anothers(meta.name, &state) {
+                let why = format!(
+                    "by {} nothing was applied there; what another instance has put there stays",
+                    self.store.dir().display()
+                );
+                report.backends.push(BackendReport::idle(meta.name, BackendState::Skipped, Some(why)));
+                continue;
+            }
             match backend.probe(&self.context(None, options)) {
                 crate::backends::Probe::Absent(why) => {
                     // What isn't here holds nothing, and must not count as applied for ever.
@@ -256,13 +264,33 @@ impl Session<'_> {
         let all = std::mem::take(&mut chosen.chosen);
         for (backend, why) in all {
             // One that can't be looked at fails with its own words when its turn comes, and changes nothing.
-            if backend.look(&self.context(None, options)).is_ok_and(|seen| seen.bare()) {
+            let leave_stored = self.stored_by_another(backend, &State::default());
+            let cx = Context { leave_stored, ..self.context(None, options) };
+            if backend.look(&cx).is_ok_and(|seen| seen.bare()) {
                 let why = "the state can't be read, and nothing of edgeallow's is here".to_owned();
                 chosen.skipped.push((backend.meta().name, why));
             } else {
                 chosen.chosen.push((backend, why));
             }
         }
+    }
+
+    /// Whether this is an instance beside the host's own, by its state folder: that of a network namespace, for one.
+    fn is_apart(&self) -> bool {
+        self.store.dir() != Path::new(FOLDER)
+    }
+
+    /// Whether an instance has nothing to do with a backend: neither its configuration nor its state names it.
+    fn is_anothers(&self, name: &str, state: &State) -> bool {
+        let named = self.config.backends.iter().any(|n| n == name || n == "auto");
+        self.is_apart() && !named && !state.backends.contains_key(name)
+    }
+
+    /// Whether what a backend finds stored for the next boot is another instance's: this one stores nothing there, and
+    /// its state doesn't say that it ever did. All instances have one tag.
+    fn stored_by_another(&self, backend: &dyn AnyBackend, state: &State) -> bool {
+        let once = || state.backends.get(backend.meta().name).is_some_and(|a| a.stored);
+        self.is_apart() && !backend.stores() && !once()
     }
 
     fn lock(&self, dry_run: bool) -> Result<Option<lock::RunLock>> {
@@ -341,7 +369,8 @@ impl Session<'_> {
             (self.progress)(&format!("comparing {name}"));
             let outcome = self.one(*backend, state, Goal::Hold(want), Some(&want.prefixes), options);
             self.tell(name, &outcome, false, Some(why), report);
-            done.push(Done { name, end: outcome.end, not_stored: outcome.not_stored });
+            let Outcome { end, not_stored, .. } = outcome;
+            done.push(Done { name, end, not_stored, stores: backend.stores() });
         }
         for (backend, why) in &chosen.dropped {
             let name = backend.meta().name;
@@ -353,7 +382,7 @@ impl Session<'_> {
                 ),
             ));
             self.tell(name, &outcome, true, Some(why), report);
-            done.push(Done { name, end: outcome.end, not_stored: false });
+            done.push(Done { name, end: outcome.end, not_stored: false, stores: false });
         }
         for (name, e) in &chosen.unusable {
             report.exit = report.exit.worst(Exit::Backend);
@@ -380,11 +409,13 @@ impl Session<'_> {
         let big = state.backends.contains_key(name) && trusted;
         let applied = big.then(|| applied_prefixes(&self.store, state, name)).flatten();
         let mut cx = self.context(applied, options);
+        cx.leave_stored = self.stored_by_another(backend, state);
         if options.dry_run {
             // What the last run could not store, the next one will try again; it is said, and no difference.
-            cx.leave_stored = state.backends.get(name).is_some_and(|a| a.not_stored) && matches!(goal, Goal::Hold(_));
+            let again = state.backends.get(name).is_some_and(|a| a.not_stored) && matches!(goal, Goal::Hold(_));
+            cx.leave_stored |= again;
             let mut outcome = preview(backend, &cx, goal);
-            if cx.leave_stored {
+            if again {
                 let what = format!("what {name} should load at the next boot could not be stored; a sync says why");
                 outcome.warnings.push(Warning::new("not-stored", what));
             }
@@ -430,7 +461,7 @@ impl Session<'_> {
             });
         }
         let all = digests.all;
-        for Done { name, end, not_stored } in done {
+        for Done { name, end, not_stored, stores } in done {
             let dropped = !report.backends.iter().any(|b| b.name == *name && b.state != BackendState::Removed);
             match end {
                 End::Applied | End::InSync if dropped => drop(state.backends.remove(*name)),
@@ -442,8 +473,8 @@ impl Session<'_> {
                         .get(*name)
                         .filter(|a| a.digest == all && a.ports == ports && a.protocols == protocols);
                     let since = same.map_or(self.now, |a| a.since);
-                    let not_stored = *not_stored;
-                    let applied = Applied { digest: all.clone(), ports, protocols, since, not_stored };
+                    let (not_stored, stored) = (*not_stored, *stores);
+                    let applied = Applied { digest: all.clone(), ports, protocols, since, not_stored, stored };
                     state.backends.insert((*name).to_owned(), applied);
                 }
                 _ => {}
@@ -470,6 +501,7 @@ struct Done {
     name: &'static str,
     end: End,
     not_stored: bool,
+    stores: bool,
 }
 
 /// The lists of a run, as they are stored.

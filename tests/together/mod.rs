@@ -7,6 +7,7 @@
 mod csf;
 mod fighting;
 mod firewalld;
+mod instances;
 mod nftables_and_iptables;
 mod web_server;
 
