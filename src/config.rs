@@ -149,9 +149,17 @@ impl Config {
     /// # Errors
     /// `config`, with file and line.
     pub fn load(path: &Path, named: bool) -> Result<Self> {
+        Self::read(path, named).map(|(config, _)| config)
+    }
+
+    /// The same, with its text, which is empty where there is no file.
+    ///
+    /// # Errors
+    /// `config`, with file and line.
+    pub fn read(path: &Path, named: bool) -> Result<(Self, String)> {
         let bytes = match read_bounded(path, LARGEST, true) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Self::default()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Default::default()),
             Err(e) => {
                 let what = format!("cannot read the configuration {}: {}", path.display(), io_reason(&e));
                 let hint = match e.kind() {
@@ -168,7 +176,7 @@ impl Config {
         let text = String::from_utf8(bytes).map_err(|e| {
             Error::new(ErrorKind::Config, format!("{} is not UTF-8 text ({})", path.display(), e.utf8_error()))
         })?;
-        Self::parse(&text, &path.display().to_string())
+        Ok((Self::parse(&text, &path.display().to_string())?, text))
     }
 
     /// Reads the text of a configuration; `name` is what it is called in messages.

@@ -22,7 +22,7 @@ pub(super) fn config(global: &cli::Global) -> (Result<Config>, Option<Broken>) {
             let unreadable = std::fs::File::open(&path).is_err();
             (Ok(Config::default()), Some(Broken { error, unreadable }))
         }
-        config => (config, None),
+        configured => (configured.map(|c| c.config), None),
     }
 }
 

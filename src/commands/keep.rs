@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 
-use super::with_session;
+use super::{
+    applied::{self, Applied},
+    with_config,
+};
 use crate::{
     cli::{self, Global},
     config::Config,
@@ -27,6 +30,8 @@ use crate::{
 const QUIET: Duration = Duration::from_secs(60);
 
 pub(super) fn run(global: &Global, args: &cli::Keep) -> Result<Exit> {
+    // Whoever starts it shall hear that it couldn't keep anything.
+    applied::or_copy(global)?;
     let every = Duration::from_secs(args.look_every.into());
     let mut service = Service {
         // Another edgeallow is not waited for here, where nothing else could be heard: it is asked again a little later.
@@ -67,13 +72,21 @@ impl Work for Service {
     fn round(&mut self) -> Round {
         let options = Options { restore: true, ..Options::default() };
         let Self { global, configuration, config, .. } = self;
-        let done = with_session(global, &[], |session| {
+        let Applied { configured, broken, warnings } = match applied::or_copy(global) {
+            Ok(applied) => applied,
+            Err(e) => return Round { report: Report::failed("keep", &e), files: None, broken: None },
+        };
+        with_config(global, &configured, &[], |session| {
             let of_backends = session.backends.iter().flat_map(|b| b.meta().files).map(PathBuf::from);
             let files = of_backends.chain([configuration.clone()]).collect();
-            *config = Some(session.config.clone());
-            Round { report: session.sync("keep", &options), files: Some(files) }
-        });
-        done.unwrap_or_else(|e| Round { report: Report::failed("keep", &e), files: None })
+            // The latest that could be read is newer than the copy.
+            if broken.is_none() || config.is_none() {
+                *config = Some(session.config.clone());
+            }
+            let mut report = session.sync("keep", &options);
+            report.warnings.extend(warnings);
+            Round { report, files: Some(files), broken }
+        })
     }
 
     fn seen(&mut self, seen: Seen) {

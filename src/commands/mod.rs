@@ -2,6 +2,7 @@
 //!
 //! This file holds what they share: setting up logs and colours, loading the configuration, printing, the exit code.
 
+mod applied;
 mod backends;
 mod completions;
 mod doctor;
@@ -53,6 +54,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Sync(args) => match waited.in_vain(&args) {
             // Not even the metrics are written: nobody would look after them.
             Some(report) => print(&global, &report, &[]),
+            None if args.restore => {
+                let (config, notes) = sync::to_restore(&global);
+                let run = |s: &Session<'_>| notes.added_to(sync::run(s, &args, &waited));
+                reported_with(&global, config, "sync", &args.backends, &args.monitoring, run)
+            }
             None => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args, &waited)),
         },
         Command::Status(args) => reported(&global, "status", &[], &args.monitoring, |s| status::run(s, &args)),
@@ -60,6 +66,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(args) => {
             let (config, broken) = doctor::config(&global);
             let run = |s: &Session<'_>| doctor::run(s, &args, broken);
+            let config = config.map(Configured::from);
             reported_with(&global, config, "doctor", &[], &Monitoring::default(), run)
         }
         Command::Remove(args) => {
@@ -120,18 +127,39 @@ fn with_session<T>(global: &Global, named: &[String], work: impl FnOnce(&Session
     Ok(with_config(global, &configured(global)?, named, work))
 }
 
-fn configured(global: &Global) -> Result<Config> {
-    let (path, is_named) = global.config_file();
-    Config::load(&path, is_named)
+/// A configuration to work by.
+struct Configured {
+    config: Config,
+    /// Its text, if it is the operator's own.
+    text: Option<String>,
 }
 
-fn with_config<T>(global: &Global, config: &Config, named: &[String], work: impl FnOnce(&Session<'_>) -> T) -> T {
+impl From<Config> for Configured {
+    fn from(config: Config) -> Self {
+        Self { config, text: None }
+    }
+}
+
+fn configured(global: &Global) -> Result<Configured> {
+    let (path, is_named) = global.config_file();
+    let (config, text) = Config::read(&path, is_named)?;
+    Ok(Configured { config, text: Some(text) })
+}
+
+fn with_config<T>(
+    global: &Global,
+    configured: &Configured,
+    named: &[String],
+    work: impl FnOnce(&Session<'_>) -> T,
+) -> T {
+    let Configured { config, text } = configured;
     let host = Machine::new();
     let backends: Vec<Box<dyn AnyBackend>> =
         crate::backends::registry(config, if named.is_empty() { &config.backends } else { named });
     let progress = Progress::new(!global.quiet && global.verbose == 0);
     let session = Session {
         config,
+        text: text.as_deref(),
         host: &host,
         backends: &backends,
         store: Store::new(&global.state_dir),
@@ -155,7 +183,7 @@ fn reported(
 
 fn reported_with(
     global: &Global,
-    config: Result<Config>,
+    config: Result<Configured>,
     command: &'static str,
     named: &[String],
     monitoring: &Monitoring,
@@ -176,7 +204,7 @@ fn reported_with(
     };
     let mut acknowledged = Vec::new();
     let done = config.map(|config| {
-        acknowledged.clone_from(&config.acknowledged);
+        acknowledged.clone_from(&config.config.acknowledged);
         with_config(global, &config, named, |session| {
             let mut report = work(session);
             after(Some(session.config), session.progress, &mut report);

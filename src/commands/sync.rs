@@ -2,6 +2,7 @@
 
 use std::{path::Path, thread::sleep, time::Duration};
 
+use super::{Configured, applied};
 use crate::{
     backends::Warning,
     cli,
@@ -10,7 +11,7 @@ use crate::{
         state::Store,
         sync::{NOTHING_APPLIED, Options, Session},
     },
-    error::Exit,
+    error::{Error, Exit, Result},
     host::executable_is_gone,
     report::Report,
 };
@@ -36,6 +37,33 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync, waited: &Waited) -> R
         report.exit = report.exit.worst(Exit::Pending);
     }
     report
+}
+
+/// What is to be said of the configuration that is restored by.
+#[derive(Default)]
+pub(super) struct Notes {
+    broken: Option<Error>,
+    warnings: Vec<Warning>,
+}
+
+impl Notes {
+    /// Adds them to the report. That a restore could do without the operator's configuration makes it no success.
+    pub(super) fn added_to(self, mut report: Report) -> Report {
+        report.warnings.splice(0..0, self.warnings);
+        if let Some(e) = self.broken {
+            report.exit = report.exit.worst(e.kind.exit());
+            report.error.get_or_insert_with(|| (&e).into());
+        }
+        report
+    }
+}
+
+/// The configuration to restore by.
+pub(super) fn to_restore(global: &cli::Global) -> (Result<Configured>, Notes) {
+    match applied::or_copy(global) {
+        Ok(applied::Applied { configured, broken, warnings }) => (Ok(configured), Notes { broken, warnings }),
+        Err(e) => (Err(e), Notes::default()),
+    }
 }
 
 /// What a run has to know of the time that it waited: whoever took edgeallow out meanwhile must not find it back.

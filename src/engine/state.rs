@@ -251,6 +251,9 @@ impl Store {
             .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write the state as JSON: {e}")))?;
         json.push('\n');
         replace_own(&self.file(), json.as_bytes(), 0o644)?;
+        if state.backends.is_empty() {
+            self.drop_configuration();
+        }
         self.sweep(state);
         Ok(())
     }
@@ -264,9 +267,39 @@ impl Store {
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
         };
         if gone {
+            self.drop_configuration();
             self.sweep(&State::default());
         }
         gone
+    }
+
+    fn configuration_file(&self) -> PathBuf {
+        self.dir.join("applied.toml")
+    }
+
+    /// By what nothing is applied any more need not be known.
+    pub(super) fn drop_configuration(&self) {
+        #[allow(clippy::disallowed_methods)] // a file of the state folder, ours alone
+        let _ = fs::remove_file(self.configuration_file());
+    }
+
+    /// Keeps the text of the configuration by which was applied, if it is another than before: what is applied can be
+    /// put back by it when the operator's own can't be read. For root alone, as there may be secrets in it.
+    ///
+    /// # Errors
+    /// `io` when the folder can't be written.
+    pub fn put_configuration(&self, text: &str) -> Result<()> {
+        if self.configuration().as_deref() == Some(text) {
+            return Ok(());
+        }
+        make_folder(&self.dir)?;
+        replace_own(&self.configuration_file(), text.as_bytes(), 0o600)
+    }
+
+    /// The text of the configuration by which was applied, if it is known.
+    #[must_use]
+    pub fn configuration(&self) -> Option<String> {
+        String::from_utf8(read_bounded(&self.configuration_file(), LARGEST, false).ok()?).ok()
     }
 
     /// A leftover list costs a little disk and nothing else, so failures here are not worth a word.
@@ -367,6 +400,25 @@ mod tests {
         }
         fs::write(store.file(), "{\"schema\":2}").unwrap();
         assert_eq!(store.load(true).unwrap_err().kind, ErrorKind::State);
+    }
+
+    #[test]
+    fn the_configuration_is_kept_for_root_alone_as_long_as_something_is_applied_by_it() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let (_dir, store) = store();
+        let inode = || fs::metadata(store.configuration_file()).map(|m| (m.ino(), m.permissions().mode() & 0o777));
+        assert_eq!(store.configuration(), None);
+        store.put_configuration("ports = [443]\n").unwrap();
+        let first = inode().unwrap();
+        assert_eq!(first.1, 0o600);
+        store.put_configuration("ports = [443]\n").unwrap();
+        assert_eq!(inode().unwrap(), first, "the same is not written again");
+        store.put_configuration("").unwrap();
+        assert_eq!(store.configuration().as_deref(), Some(""), "the defaults are a configuration as well");
+        store.save(&State { schema: 1, ..State::default() }).unwrap();
+        assert_eq!(store.configuration(), None);
+        store.put_configuration("").unwrap();
+        assert!(store.forget() && store.configuration().is_none());
     }
 
     #[test]

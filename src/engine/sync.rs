@@ -29,6 +29,8 @@ use crate::{
 pub struct Session<'a> {
     /// The configuration.
     pub config: &'a Config,
+    /// Its text, if it is the operator's own: a sync keeps it beside what it has applied by it.
+    pub text: Option<&'a str>,
     /// The machine.
     pub host: &'a dyn Act,
     /// Every backend there is.
@@ -165,6 +167,9 @@ impl Session<'_> {
         let Some(digests) = digests else { return Ok(()) };
         super::fault::boundary()?;
         let remembered = self.remember(&mut state, known, got, settled, digests, &done, report);
+        if remembered.is_ok() {
+            self.keep_configuration(&done, report);
+        }
         super::fault::boundary()?;
         // Last, because nothing depends on it; what can't be remembered is there all the same.
         if self.config.verify || options.require_reach {
@@ -235,6 +240,9 @@ impl Session<'_> {
         }
         if !changed.is_empty() {
             state.remember(Event { at: self.now, command: "remove".into(), added: 0, removed: 0, backends: changed });
+        }
+        if state.backends.is_empty() && !options.dry_run {
+            self.store.drop_configuration();
         }
         // Also where somebody else had taken out what was applied: it must not come back with the next restore.
         if options.dry_run || state == before {
@@ -370,7 +378,7 @@ impl Session<'_> {
             let outcome = self.one(*backend, state, Goal::Hold(want), Some(&want.prefixes), options);
             self.tell(name, &outcome, false, Some(why), report);
             let Outcome { end, not_stored, .. } = outcome;
-            done.push(Done { name, end, not_stored, stores: backend.stores() });
+            done.push(Done { name, end, held: true, not_stored, stores: backend.stores() });
         }
         for (backend, why) in &chosen.dropped {
             let name = backend.meta().name;
@@ -382,7 +390,7 @@ impl Session<'_> {
                 ),
             ));
             self.tell(name, &outcome, true, Some(why), report);
-            done.push(Done { name, end: outcome.end, not_stored: false, stores: false });
+            done.push(Done { name, end: outcome.end, held: false, not_stored: false, stores: false });
         }
         for (name, e) in &chosen.unusable {
             report.exit = report.exit.worst(Exit::Backend);
@@ -461,7 +469,7 @@ impl Session<'_> {
             });
         }
         let all = digests.all;
-        for Done { name, end, not_stored, stores } in done {
+        for Done { name, end, not_stored, stores, .. } in done {
             let dropped = !report.backends.iter().any(|b| b.name == *name && b.state != BackendState::Removed);
             match end {
                 End::Applied | End::InSync if dropped => drop(state.backends.remove(*name)),
@@ -494,12 +502,24 @@ impl Session<'_> {
         // Nothing new to remember: nothing is written.
         if known && *state == before { Ok(()) } else { self.store.save(state) }
     }
+
+    /// Keeps the configuration by which something is held now. It is not needed until the operator's own can't be read.
+    fn keep_configuration(&self, done: &[Done], report: &mut Report) {
+        let holds = |d: &Done| d.held && matches!(d.end, End::Applied | End::InSync);
+        let Some(text) = self.text.filter(|_| done.iter().any(holds)) else { return };
+        if let Err(e) = self.store.put_configuration(text) {
+            let what = format!("{e}; so a restore won't know by which configuration this was applied");
+            report.warnings.push(Warning::new("config-not-kept", what));
+        }
+    }
 }
 
 /// What became of a backend, for the state.
 struct Done {
     name: &'static str,
     end: End,
+    /// Whether it was to hold the list, not to be cleaned up.
+    held: bool,
     not_stored: bool,
     stores: bool,
 }

@@ -387,6 +387,7 @@ mod tests {
         let (config, toy, folder) = (Config::default(), Toy::default(), tempfile::tempdir().unwrap());
         let session = Session {
             config: &config,
+            text: None,
             host: &toy,
             backends: &[],
             store: Store::new(folder.path()),

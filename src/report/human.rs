@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style as Ink};
 
 use super::BackendRow;
 use super::{BackendReport, BackendState, ChangeReport, ErrorReport, Finds, ListReport, Report, SourceReport};
-use crate::{backends::Warning, engine::sync::NOTHING_APPLIED};
+use crate::{backends::Warning, engine::sync::NOTHING_APPLIED, error::ErrorKind};
 
 #[path = "human_doctor.rs"]
 mod doctor;
@@ -249,6 +249,8 @@ fn verdict(report: &Report) -> String {
     if matches!(report.command, "verify" | "doctor" | "watch") {
         return String::new();
     }
+    // A restore goes on without the configuration.
+    let ended_by = report.error.as_ref().filter(|e| e.kind != ErrorKind::Config.as_str());
     if report.error.is_some() && !report.changed {
         return "Nothing was changed.".to_owned();
     }
@@ -264,7 +266,7 @@ fn verdict(report: &Report) -> String {
         }
         (true, true) => format!("Nothing was changed. A run would make {}.", count(changes, "change")),
         // What comes after the changes is remembering them.
-        (true, false) if report.error.is_some() => {
+        (true, false) if ended_by.is_some() => {
             format!("{} made and confirmed, and not remembered.", count(changes, "change"))
         }
         (true, false) => format!("Done: {} made and confirmed.", count(changes, "change")),

@@ -82,7 +82,9 @@ fn page(root: &Value, example: &[Shown]) -> String {
     let mut out = "<!-- Made from the code by `make docs`. Do not edit. -->\n\n# Configuration\n\n\
         `/etc/edgeallow/config.toml`, or the file that `--config` names. None is needed. An unknown key is an error \
         (exit 2)\nthat names the line and what you may have meant. [An example with every \
-        key](../examples/config.toml) · [JSON Schema](schema/config.json),\nwhich editors for TOML understand.\n"
+        key](../examples/config.toml) · [JSON Schema](schema/config.json),\nwhich editors for TOML understand.\n\n\
+        A file that can't be read keeps nobody out: `edgeallow sync --restore` and `edgeallow keep` then [go by the one of \
+        the last\nsync](recipes/systemd.md#a-configuration-that-cant-be-read), and warn of it.\n"
         .to_owned();
     let top = root["properties"].as_object().unwrap();
     let mut sections: Vec<&str> = example.iter().map(|s| s.section.as_str()).collect();

@@ -351,6 +351,58 @@ fn a_boot_puts_back_what_was_applied_and_nothing_where_nothing_was() {
     }
 }
 
+const CONFIG: &str = "/etc/edgeallow/config.toml";
+/// The configuration of the last sync.
+const COPY: &str = "/var/lib/edgeallow/applied.toml";
+
+#[test]
+fn a_slip_in_the_configuration_locks_nobody_out_at_the_next_boot() {
+    let lab = host(&WITH_INCLUDE);
+    let boot = |lab: &Lab| drop(lab.feed(["nft", "-f", "-"], &administrators_rules()));
+    let kept = || lab.stamps(&["/var/lib/edgeallow"]);
+    lab.write_file(CONFIG, "ports = [443]\n");
+    sync(&lab, &[]);
+    assert_eq!(lab.read_file(COPY), "ports = [443]\n");
+    assert_eq!(lab.run(["stat", "-c", "%a", COPY]).stdout.trim(), "600");
+    let before = kept();
+    sync(&lab, &[]);
+    assert!(diff(&before, &kept()).is_empty(), "a sync with nothing to do has written into its state folder");
+
+    lab.write_file(CONFIG, "# mine\nports = [443, 8443]\nprots = [80]\n");
+    boot(&lab);
+    let report = try_sync(&lab, &["--restore"]).expect(2).json();
+    assert_eq!((&report["changed"], &report["error"]["kind"]), (&true.into(), &"config".into()), "{report:#}");
+    assert_eq!(told(&report)[0], "config-unreadable", "{report:#}");
+    let words = report["warnings"][0]["message"].as_str().unwrap_or_default();
+    assert!(words.contains("config.toml, line 3: unknown key `prots`"), "{words}");
+    assert!(lab.table(&EDGES, &[443]).all_accepted() && lab.table(&EDGES, &[8443, 80]).none_accepted());
+    // People are told what was done and what is wrong, also where all was in its place.
+    boot(&lab);
+    let done = lab.edgeallow(["sync", "--restore", "--quiet"]).expect(2);
+    assert!(done.stdout.contains("1 change made and confirmed.") && done.stderr.contains("line 3"), "{done:?}");
+    let done = lab.edgeallow(["sync", "--restore"]).expect(2);
+    assert!(done.stdout.contains("[config-unreadable]") && done.stderr.contains("line 3"), "{done:?}");
+    // Nothing else goes by the copy, and nothing but a sync makes another.
+    assert_eq!(try_sync(&lab, &[]).expect(2).json()["error"]["kind"], "config");
+    assert_eq!(lab.read_file(COPY), "ports = [443]\n");
+
+    // With what is applied the copy goes.
+    lab.write_file(CONFIG, "ports = [443]\n");
+    lab.edgeallow(["remove"]).expect_ok();
+    assert!(!lab.exists(COPY));
+    lab.write_file(CONFIG, "prots = [80]\n");
+    let rules = lab.rules();
+    try_sync(&lab, &["--restore"]).expect(2);
+    assert!(rules == lab.rules());
+    // Also where the state was lost.
+    lab.files(|| fs::remove_file(CONFIG));
+    sync(&lab, &[]);
+    assert_eq!(lab.read_file(COPY), "", "the defaults are a configuration as well");
+    lab.run(["rm", "/var/lib/edgeallow/state.json"]);
+    lab.edgeallow(["remove"]).expect_ok();
+    assert!(!lab.exists(COPY));
+}
+
 #[test]
 fn what_is_removed_stays_removed_though_the_disk_is_full() {
     let lab = host(&WITH_INCLUDE);

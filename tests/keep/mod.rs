@@ -116,6 +116,27 @@ fn an_edited_configuration_counts_at_once_and_a_broken_one_is_said() {
 }
 
 #[test]
+fn a_configuration_that_can_not_be_read_stops_no_heal() {
+    let lab = host(&nftables::WITH_INCLUDE);
+    lab.write_file("/etc/edgeallow/config.toml", "prots = [80, 443, 8443]\n");
+    let keeper = Keeper::start(&lab, &[]);
+    for heals in 1..=2 {
+        lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+        keeper.wait_for("healed nftables", heals);
+        keeper.wait_for("after the heal before", heals);
+    }
+    let table = lab.table(&EDGES, &PORTS);
+    assert!(table.all_accepted(), "{table:?}\n{}", keeper.log());
+    assert_eq!(keeper.said("[config-unreadable]"), 1, "{}", keeper.log());
+    assert_eq!((keeper.said("unknown key `prots`"), keeper.said("again and again")), (1, 0), "{}", keeper.log());
+    keeper.end();
+    // With nothing to go by it doesn't even start.
+    lab.run(["rm", "/var/lib/edgeallow/applied.toml"]);
+    let output = lab.edgeallow(["keep"]).expect(2);
+    assert!(output.stderr.contains("config.toml, line 1: unknown key `prots`"), "{output:?}");
+}
+
+#[test]
 fn legacy_iptables_tells_nobody_and_is_looked_at_from_time_to_time() {
     let lab = host(&iptables::LEGACY);
     let keeper = Keeper::start(&lab, &["--look-every", "1"]);

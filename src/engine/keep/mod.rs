@@ -47,6 +47,9 @@ pub struct Round {
     pub report: Report,
     /// Files to watch from now on; `None` if that isn't known, and those known before still hold.
     pub files: Option<Vec<PathBuf>>,
+    /// What is wrong with the configuration, where it was done by the one of the last sync. A warning in the report says
+    /// so. It is a failure to be told of, and none that looking again would mend.
+    pub broken: Option<Error>,
 }
 
 /// A look that found no other edgeallow at work.
@@ -235,7 +238,8 @@ impl<'a> Keeper<'a> {
     /// While something keeps undoing them, each step is told and not each heal; what fails is told once.
     fn news(&mut self, look: Seen, step: bool) -> Seen {
         let Seen { mut report, took, end, .. } = look;
-        let failing = if end == End::Failed { failures(&report) } else { BTreeSet::new() };
+        let failed = end == End::Failed || report.exit != Exit::Ok;
+        let failing = if failed { failures(&report) } else { BTreeSet::new() };
         let fails_anew = !failing.is_subset(&self.failing);
         self.failing = failing;
         let wait = self.timing.held_back();
@@ -258,11 +262,15 @@ impl<'a> Keeper<'a> {
             tracing::debug!("{e}");
         }
         let started = Instant::now();
-        let Round { report, files } = self.work.round();
+        let Round { mut report, files, broken } = self.work.round();
         let took = started.elapsed();
         let unwatched =
             files.map_or_else(Vec::new, |files| self.watcher.follow(&places(files.iter().map(PathBuf::as_path))));
         let end = self.tell(&report, unwatched, why, took);
+        if let Some(e) = broken {
+            report.exit = report.exit.worst(e.kind.exit());
+            report.error.get_or_insert_with(|| (&e).into());
+        }
         Seen { report, took, end, change: false, failure: false }
     }
 
