@@ -210,7 +210,8 @@ pub struct Sync {
     /// Metrics.
     #[command(flatten)]
     pub monitoring: Monitoring,
-    /// Put the last applied state back, without network; do nothing where nothing is applied. For the boot
+    /// Put the last applied state back, by the configuration of the last sync and without network; do nothing where
+    /// nothing is applied. For the boot
     #[arg(long, conflicts_with_all = ["lists", "fetched"])]
     pub restore: bool,
     /// Use what `edgeallow fetch --save` wrote, if it is newer than the last good copy; opens no network connection.

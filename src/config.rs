@@ -214,6 +214,13 @@ impl Config {
         Ok(config)
     }
 
+    /// This one, with all that decides what is opened, and where, as another has it. Whom it tells, and how, stays.
+    #[must_use]
+    pub fn opening_as(self, other: Self) -> Self {
+        let Self { verify, acknowledged, metrics, log_format, on_change, on_failure, source, watch, .. } = self;
+        Self { verify, acknowledged, metrics, log_format, on_change, on_failure, source, watch, ..other }
+    }
+
     /// The rules of trust as this configuration sets them.
     #[must_use]
     pub fn policy(&self, allow_shrink: bool) -> Policy {

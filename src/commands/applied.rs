@@ -21,6 +21,32 @@ pub(super) struct Applied {
     pub broken: Option<Error>,
     /// What the operator should know.
     pub warnings: Vec<Warning>,
+    /// The text of the copy that was gone by, if it was: another sync may leave another one.
+    pub copy: Option<String>,
+}
+
+/// What was edited since the last sync does not count yet.
+const NOT_APPLIED: &str = "config-not-applied";
+
+/// The configuration for a restore: what is opened, and where, is as the last sync had it.
+///
+/// # Errors
+/// `config` where neither the operator's own nor the copy can be read.
+pub(super) fn as_of_the_last_sync(global: &Global) -> Result<Applied> {
+    let mut applied = or_copy(global)?;
+    let Some((copy, text)) = copy(global).filter(|_| applied.broken.is_none()) else { return Ok(applied) };
+    applied.copy = Some(text);
+    let config = applied.configured.config.clone().opening_as(copy);
+    if config != applied.configured.config {
+        let what = format!(
+            "{} was edited after the last sync: what that had applied is put back, and the edits count from the next \
+             `edgeallow sync` on",
+            global.config_file().0.display()
+        );
+        applied.warnings.push(Warning::new(NOT_APPLIED, what));
+        applied.configured = config.into();
+    }
+    Ok(applied)
 }
 
 /// The operator's configuration as it stands, or, where it can't be read, the copy of the one by which was applied last.
@@ -29,21 +55,21 @@ pub(super) struct Applied {
 /// `config` where there is neither.
 pub(super) fn or_copy(global: &Global) -> Result<Applied> {
     match super::configured(global) {
-        Ok(configured) => Ok(Applied { configured, broken: None, warnings: vec![] }),
+        Ok(configured) => Ok(Applied { configured, broken: None, warnings: vec![], copy: None }),
         Err(e) => {
-            let Some(config) = copy(global) else { return Err(e) };
+            let Some((config, text)) = copy(global) else { return Err(e) };
             let what = format!(
                 "{e}; so what is applied is kept up by the configuration of the last sync. Mend it: nothing that was \
                  edited since counts, and `edgeallow sync` fails"
             );
             let warnings = vec![Warning::new(UNREADABLE, what)];
-            Ok(Applied { configured: Configured { config, text: None }, broken: Some(e), warnings })
+            Ok(Applied { configured: config.into(), broken: Some(e), warnings, copy: Some(text) })
         }
     }
 }
 
 /// The configuration of the last sync, if it is known and this edgeallow can read it.
-fn copy(global: &Global) -> Option<Config> {
+fn copy(global: &Global) -> Option<(Config, String)> {
     let text = Store::new(&global.state_dir).configuration()?;
-    Config::parse(&text, "the configuration of the last sync").ok()
+    Some((Config::parse(&text, "the configuration of the last sync").ok()?, text))
 }

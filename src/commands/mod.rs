@@ -56,7 +56,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Some(report) => print(&global, &report, &[]),
             None if args.restore => {
                 let (config, notes) = sync::to_restore(&global);
-                let run = |s: &Session<'_>| notes.added_to(sync::run(s, &args, &waited));
+                let run = |s: &Session<'_>| sync::restore(s, &global, &args, notes, &waited);
                 reported_with(&global, config, "sync", &args.backends, &args.monitoring, run)
             }
             None => reported(&global, "sync", &args.backends, &args.monitoring, |s| sync::run(s, &args, &waited)),

@@ -11,12 +11,16 @@ use crate::{
         state::Store,
         sync::{NOTHING_APPLIED, Options, Session},
     },
-    error::{Error, Exit, Result},
+    error::{Error, ErrorKind, Exit, Result},
     host::executable_is_gone,
     report::Report,
 };
 
 pub(super) fn run(session: &Session<'_>, args: &cli::Sync, waited: &Waited) -> Report {
+    run_by(session, args, waited, None)
+}
+
+fn run_by(session: &Session<'_>, args: &cli::Sync, waited: &Waited, by_copy: Option<String>) -> Report {
     // Without network the list can only be what somebody else has fetched. At boot even that isn't wanted.
     let usual = || session.offline && !args.restore && args.lists.lists.is_empty() && Path::new(fetched::PATH).exists();
     let options = Options {
@@ -28,6 +32,7 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync, waited: &Waited) -> R
         require_reach: args.require_reach,
         restore: args.restore,
         while_applied: waited.was_applied,
+        by_copy,
         fetched: args.fetched.clone().or_else(|| usual().then(|| fetched::PATH.into())),
         deep: false,
         fetch_limit: None,
@@ -39,16 +44,20 @@ pub(super) fn run(session: &Session<'_>, args: &cli::Sync, waited: &Waited) -> R
     report
 }
 
-/// What is to be said of the configuration that is restored by.
+/// How often a restore begins anew, because another edgeallow has applied another configuration.
+const ATTEMPTS: u32 = 3;
+
+/// What is known of the configuration that is restored by.
 #[derive(Default)]
 pub(super) struct Notes {
     broken: Option<Error>,
     warnings: Vec<Warning>,
+    copy: Option<String>,
 }
 
 impl Notes {
     /// Adds them to the report. That a restore could do without the operator's configuration makes it no success.
-    pub(super) fn added_to(self, mut report: Report) -> Report {
+    fn added_to(self, mut report: Report) -> Report {
         report.warnings.splice(0..0, self.warnings);
         if let Some(e) = self.broken {
             report.exit = report.exit.worst(e.kind.exit());
@@ -60,10 +69,36 @@ impl Notes {
 
 /// The configuration to restore by.
 pub(super) fn to_restore(global: &cli::Global) -> (Result<Configured>, Notes) {
-    match applied::or_copy(global) {
-        Ok(applied::Applied { configured, broken, warnings }) => (Ok(configured), Notes { broken, warnings }),
+    match applied::as_of_the_last_sync(global) {
+        Ok(applied::Applied { configured, broken, warnings, copy }) => {
+            (Ok(configured), Notes { broken, warnings, copy })
+        }
         Err(e) => (Err(e), Notes::default()),
     }
+}
+
+/// Puts back what is applied. The configuration of the last sync is read before the lock is taken, so that one may be
+/// the last but one by then.
+pub(super) fn restore(
+    session: &Session<'_>,
+    global: &cli::Global,
+    args: &cli::Sync,
+    notes: Notes,
+    waited: &Waited,
+) -> Report {
+    let mut report = run_by(session, args, waited, notes.copy.clone());
+    let mut notes = notes;
+    for _ in 1..ATTEMPTS {
+        if report.error.as_ref().is_none_or(|e| e.kind != ErrorKind::RaceLost.as_str()) {
+            break;
+        }
+        let (configured, anew) = to_restore(global);
+        let Ok(configured) = configured else { break };
+        report =
+            super::with_config(global, &configured, &args.backends, |s| run_by(s, args, waited, anew.copy.clone()));
+        notes = anew;
+    }
+    notes.added_to(report)
 }
 
 /// What a run has to know of the time that it waited: whoever took edgeallow out meanwhile must not find it back.

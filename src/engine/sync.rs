@@ -19,7 +19,7 @@ use crate::{
     },
     backends::{AnyBackend, Context, Goal, Warning},
     config::Config,
-    error::{Error, Exit, Result},
+    error::{Error, ErrorKind, Exit, Result},
     host::Act,
     plan::Desired,
     report::{BackendReport, BackendState, ListReport, Report},
@@ -71,6 +71,8 @@ pub struct Options {
     pub restore: bool,
     /// Something was applied when the operator asked for this run: do nothing where nothing is any more.
     pub while_applied: bool,
+    /// The text of the kept configuration that this session goes by.
+    pub by_copy: Option<String>,
     /// A list that another process has fetched: see [`super::fetched`].
     pub fetched: Option<std::path::PathBuf>,
     /// How long the network may take in all before an older list is used; nothing: as long as the configuration says.
@@ -105,6 +107,10 @@ impl Session<'_> {
             Error { message: format!("{place}{}", e.message), ..e }
         })?;
         let _lock = self.lock(options.dry_run)?;
+        if options.by_copy.is_some() && options.by_copy != self.store.configuration() {
+            let what = "another edgeallow has applied another configuration meanwhile";
+            return Err(Error::new(ErrorKind::RaceLost, what).hint("run `edgeallow sync --restore` again"));
+        }
         let Loaded { mut state, known, warnings } = self.store.load(!options.dry_run)?;
         // A state that is there and can't be read doesn't say that nothing is applied.
         let nothing_applied = state.backends.is_empty() && warnings.is_empty();

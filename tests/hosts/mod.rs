@@ -356,6 +356,45 @@ const CONFIG: &str = "/etc/edgeallow/config.toml";
 const COPY: &str = "/var/lib/edgeallow/applied.toml";
 
 #[test]
+fn a_boot_opens_nothing_that_was_only_configured() {
+    let lab = host(&WITH_INCLUDE);
+    lab.write_file(CONFIG, "backends = [\"nftables\"]\nports = [443]\n");
+    sync(&lab, &[]);
+    let applied = lab.rules();
+    lab.write_file(
+        CONFIG,
+        "backends = [\"nftables\", \"iptables\"]\nports = [443, 8443]\nprotocols = [\"tcp\", \"udp\"]\n\
+         extra = [\"198.51.100.0/24\"]\n",
+    );
+    lab.feed(["nft", "-f", "-"], &administrators_rules());
+    let report = sync(&lab, &["--restore"]);
+    assert!(told(&report)[0] == "config-not-applied" && report["changed"] == true, "{report:#}");
+    assert!(lab.rules() == applied, "{:?}\n{:?}", applied, lab.rules());
+    assert_eq!(part_of(&report, "iptables")["state"], "skipped", "{report:#}");
+    assert_eq!(lab.read_file(COPY), "backends = [\"nftables\"]\nports = [443]\n");
+    // What tells of a run, and what is only written in another way, waits for no sync.
+    lab.write_file(CONFIG, "# mine\nports = [443]\nbackends = [\"nftables\"]\nmetrics = \"/run/metrics.prom\"\n");
+    let report = sync(&lab, &["--restore"]);
+    assert!(!told(&report).contains(&"config-not-applied") && report["changed"] == false, "{report:#}");
+    assert!(lab.exists("/run/metrics.prom"));
+    // A sync makes it so, and then it is what a boot puts back.
+    lab.write_file(CONFIG, "backends = [\"nftables\"]\nports = [8443]\n");
+    sync(&lab, &[]);
+    lab.feed(["nft", "-f", "-"], &administrators_rules());
+    let report = sync(&lab, &["--restore"]);
+    assert!(!told(&report).contains(&"config-not-applied") && report["changed"] == true, "{report:#}");
+    assert!(lab.table(&EDGES, &[8443]).all_accepted() && lab.table(&EDGES, &[443]).none_accepted());
+    // A sync that it waits for may have another configuration.
+    let meanwhile = format!(
+        "exec 9>/run/edgeallow.lock; flock 9; edgeallow sync --restore --lock-timeout 60 9>&- & sleep 0.5; \
+         echo 'ports = [443]' >{COPY}; flock -u 9; wait $!"
+    );
+    lab.write_file(CONFIG, "ports = [443]\n");
+    lab.run(["bash", "-c", &meanwhile]);
+    assert!(lab.table(&EDGES, &[443]).all_accepted() && lab.table(&EDGES, &[8443]).none_accepted());
+}
+
+#[test]
 fn a_slip_in_the_configuration_locks_nobody_out_at_the_next_boot() {
     let lab = host(&WITH_INCLUDE);
     let boot = |lab: &Lab| drop(lab.feed(["nft", "-f", "-"], &administrators_rules()));
