@@ -128,6 +128,33 @@ fn a_port_that_is_sent_on_to_where_something_listens_lacks_nothing() {
 }
 
 #[test]
+fn a_container_that_takes_no_connections_or_is_gone_is_the_cause() {
+    let lab = lab();
+    let ip = |words: &str| {
+        lab.run(words.split(' '));
+    };
+    lab.write_file("/proc/sys/net/ipv4/ip_forward", "1");
+    ip("ip netns add ct");
+    ip("ip link add ve0 type veth peer name eth0 netns ct");
+    ip("ip addr add 172.17.0.1/24 dev ve0");
+    ip("ip link set ve0 up");
+    ip("ip -n ct addr add 172.17.0.2/24 dev eth0");
+    ip("ip -n ct link set eth0 up");
+    ip("iptables -t nat -N DOCKER");
+    ip("iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER");
+    ip("iptables -t nat -A DOCKER ! -i ve0 -p tcp -m multiport --dports 80,443 -j DNAT --to-destination 172.17.0.2");
+    let report = doctor(&lab, &[NAME, "--mode", "full"]);
+    let cause = expect_cause(&report, "online.sent-to-nothing", 521);
+    assert!(text(cause).contains("on to port 443 of 172.17.0.2, where nothing listens"), "{cause:#}");
+    assert_eq!(cause["fix"]["command"], "docker ps --all --filter publish=443");
+    ip("ip -n ct addr flush dev eth0");
+    ip("ip neigh flush dev ve0");
+    let report = doctor(&lab, &[NAME, "--mode", "full"]);
+    let cause = expect_cause(&report, "online.sent-to-nothing", 522);
+    assert!(text(cause).contains("on to port 443 of 172.17.0.2, which isn't there"), "{cause:#}");
+}
+
+#[test]
 fn a_rule_that_sends_a_port_past_the_server_to_where_nothing_listens_is_the_cause() {
     let lab = lab();
     site::site(&lab);

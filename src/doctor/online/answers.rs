@@ -66,7 +66,11 @@ pub(super) fn judge(seen: &Seen, ports: &[&Port]) -> Vec<Finding> {
                 None => wrong.push((problem.id, who, vec![place])),
             }
         }
-        found.push(if well.is_empty() { listens(port) } else { answers(port, &well) });
+        // What is sent to where nothing takes it is told by itself.
+        let is_lost = port.sockets.is_empty() && port.doors.iter().any(|d| matches!(d.way, Way::Astray(..)));
+        if !is_lost {
+            found.push(if well.is_empty() { listens(port) } else { answers(port, &well) });
+        }
     }
     found.splice(0..0, wrong.iter().filter_map(|(.., places)| told(seen, places)));
     found

@@ -1,14 +1,14 @@
-//! Doors that a rule leads past: something listens, and what comes from outside is sent to where nothing does. This
-//! host's own connections don't meet such a rule, so only the rules tell.
+//! Doors that a rule leads past: what comes from outside is sent to where nothing takes it, whether something listens here or
+//! not. This host's own connections don't meet such a rule, so only the rules tell.
 //!
 //! Belongs here: what that comes to. Does not: finding the rules ([`crate::engine::sent_on`]), doors at which nothing
 //! listens anyway (`lacking`).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     answers::weight,
-    gather::{Door, Port, Seen, Way},
+    gather::{Dead, Door, Port, Seen, Way},
     judge::finding,
     words::{list, ports, ss, who},
 };
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Where a rule sends: a new address, if it has one, and a port.
-type Target = (Option<IpAddr>, u16);
+type Target = (Option<IpAddr>, u16, Dead);
 /// What is sent, and the rule.
 type Place<'a> = (&'a Port, &'a Door, &'a SentOn);
 
@@ -27,8 +27,8 @@ pub(super) fn judge(seen: &Seen, on: &[&Port]) -> Vec<Finding> {
     let mut ways: Vec<(Target, Vec<Place<'_>>)> = Vec::new();
     for &port in on {
         for door in &port.doors {
-            let Some(sent) = astray(door) else { continue };
-            let to = (sent.to, sent.port);
+            let Some((sent, dead)) = astray(door) else { continue };
+            let to = (sent.to, sent.port, dead);
             match ways.iter_mut().find(|(other, _)| *other == to) {
                 Some((_, doors)) => doors.push((port, door, sent)),
                 None => ways.push((to, vec![(port, door, sent)])),
@@ -39,14 +39,14 @@ pub(super) fn judge(seen: &Seen, on: &[&Port]) -> Vec<Finding> {
 }
 
 /// The rule, unless a packet filter keeps Cloudflare away from there as well: then it is the first to be mended.
-fn astray(door: &Door) -> Option<&SentOn> {
+fn astray(door: &Door) -> Option<(&SentOn, Dead)> {
     match &door.way {
-        Way::Astray(sent) if !door.filtered => Some(sent),
+        Way::Astray(sent, dead) if !door.filtered => Some((sent, *dead)),
         _ => None,
     }
 }
 
-fn told(seen: &Seen, (to, port): Target, doors: &[Place<'_>]) -> Finding {
+fn told(seen: &Seen, (to, port, dead): Target, doors: &[Place<'_>]) -> Finding {
     let mut numbers: Vec<u16> = doors.iter().map(|(p, ..)| p.number).collect();
     numbers.dedup();
     let mut at: Vec<IpAddr> = doors.iter().map(|(_, d, _)| d.ip).collect();
@@ -60,28 +60,46 @@ fn told(seen: &Seen, (to, port): Target, doors: &[Place<'_>]) -> Finding {
     }
     let place = to.map_or_else(|| format!("port {port}"), |to| format!("port {port} of {to}"));
     let (subject, rest) = if rules.len() == 1 { ("a rule sends", "the rule") } else { ("rules send", "the rules") };
+    let past = doors.iter().map(|(p, ..)| p).find(|p| !p.sockets.is_empty());
+    let (why, errors, shows) = match dead {
+        Dead::Refuses => ("where nothing listens", &[521][..], "refused"),
+        Dead::Gone => ("which isn't there", &[522, 523][..], "no answer to ARP or neighbour discovery"),
+        Dead::Silent => ("which doesn't answer this host", &[522][..], "no answer"),
+    };
     let text = format!(
-        "{subject} what comes from outside to {} of {} on to {place}, where nothing listens, past {}",
+        "{subject} what comes from outside to {} of {} on to {place}, {why}{}",
         ports(&numbers, "and"),
         list(at, "and"),
-        doors.first().map(|(p, ..)| who(p)).unwrap_or_default(),
+        past.map(|p| format!(", past {}", who(p))).unwrap_or_default(),
     );
-    let worst = doors.iter().map(|(p, ..)| if is_missed(p) { weight(seen, p.number) } else { Finds::Warning }).max();
-    let mut found = finding("online.sent-to-nothing", worst.unwrap_or(Finds::Warning), text).gives(&[521]);
+    let worst = doors
+        .iter()
+        .map(|(p, ..)| if is_missed(p) && dead != Dead::Silent { weight(seen, p.number) } else { Finds::Warning })
+        .max();
+    let mut found = finding("online.sent-to-nothing", worst.unwrap_or(Finds::Warning), text).gives(errors);
     for rule in &rules {
         found = found.seen(rule.show.clone(), rule.rule.clone().unwrap_or_else(|| rule.words.clone()));
     }
-    found = found.seen(ss(&[port]), "nothing that takes connections from outside");
+    let is_beside = |to: &IpAddr| dead != Dead::Refuses || doors.iter().all(|(_, d, _)| d.ip != *to);
+    found = match to.filter(is_beside) {
+        Some(to) => found.seen(format!("a connection to {}", SocketAddr::new(to, port)), shows),
+        None => found.seen(ss(&[port]), "nothing that takes connections from outside"),
+    };
     let deletes: Option<Vec<&str>> = rules.iter().map(|r| r.delete.as_deref()).collect();
+    let is_docker = rules.iter().all(|r| r.rule.as_ref().is_some_and(|rule| rule.starts_with("-A DOCKER ")));
     match deletes {
-        Some(all) => found.mend_by(
+        _ if is_docker => found.mend_by(
+            format!("start the container that publishes {}, or what should listen in it", ports(&numbers, "and")),
+            numbers.iter().map(|n| format!("docker ps --all --filter publish={n}")).collect::<Vec<_>>().join(" && "),
+        ),
+        Some(all) if past.is_some() => found.mend_by(
             format!(
                 "take {rest} out (and out of where it is kept for the next boot), or let the program it was made for \
                      listen on {place}"
             ),
             all.join(" && "),
         ),
-        None => found.mend_by(
+        _ => found.mend_by(
             format!("start what should listen on {place}, or have {rest} taken out by what made it"),
             rules.first().map(|r| r.show.clone()).unwrap_or_default(),
         ),
@@ -103,8 +121,6 @@ fn is_missed(port: &Port) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::{super::gather::Socket, *};
     use crate::doctor::Mode;
 
@@ -124,7 +140,7 @@ mod tests {
                     delete: Some(format!("{program} -t nat -D PREROUTING 1")),
                 };
                 let is_astray = astray.contains(&(number, ip));
-                let way = if is_astray { Way::Astray(Box::new(sent)) } else { Way::Socket };
+                let way = if is_astray { Way::Astray(Box::new(sent), Dead::Refuses) } else { Way::Socket };
                 Door { ip: from.ip(), way, filtered: false, full: false, visits: Vec::new() }
             };
             let socket =

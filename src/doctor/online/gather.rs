@@ -37,6 +37,9 @@ use crate::{
 
 /// At how many addresses of a port is asked.
 const DOORS: usize = 4;
+/// How long a machine beside this one is waited for: that there is none the kernel says after three questions, one a
+/// second (`/proc/sys/net/ipv4/neigh/*/mcast_solicit`).
+const ARP: Duration = Duration::from_secs(4);
 /// How many sites are asked for.
 const SITES: usize = 16;
 /// How long the next question to an address waits for an answer to the one before.
@@ -114,8 +117,8 @@ pub(super) enum Way {
     Socket,
     /// Nothing listens here, and yet it is answered, or sent on: in the words of the rule, if it is known.
     SentOn(Option<String>),
-    /// Where nothing listens, though something does here: a rule sends it there.
-    Astray(Box<SentOn>),
+    /// Where nothing takes it: a rule sends it there.
+    Astray(Box<SentOn>, Dead),
     /// At another machine, with this result.
     Far(Far),
     /// Nowhere.
@@ -128,9 +131,20 @@ impl Way {
         match self {
             Self::Far(far) => matches!(far, Far::Open),
             Self::Nothing => false,
-            Self::Socket | Self::SentOn(_) | Self::Astray(_) => true,
+            Self::Socket | Self::SentOn(_) | Self::Astray(..) => true,
         }
     }
+}
+
+/// Why nothing takes what is sent there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dead {
+    /// Nothing listens.
+    Refuses,
+    /// There is no such machine: a container that is gone.
+    Gone,
+    /// It doesn't answer this host, which may be a rule there.
+    Silent,
 }
 
 pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
@@ -143,7 +157,7 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
     let (origins, foreign) = origins(cx);
     let mut ports: Vec<Port> = cx.ports.iter().map(|p| port(cx, listeners, &origins, *p)).collect();
     wait(knock(&mut ports))?;
-    follow_rules(cx, &mut ports);
+    follow_rules(cx, &mut ports)?;
     let is_asked = ports.iter().flat_map(|p| &p.doors).any(Door::is_asked);
     let limits = Arc::new(if is_asked { limits(cx) } else { Limits::default() });
     let limited = wait(ask(cx, &mut ports, limits))?;
@@ -365,7 +379,7 @@ fn visitors(cx: &Context<'_>, door: SocketAddr, plain: bool) -> Vec<(Visitor, bo
 }
 
 /// Looks which doors' connections a rule sends on: to a container, to another port, or to where nothing listens.
-fn follow_rules(cx: &Context<'_>, ports: &mut [Port]) {
+fn follow_rules(cx: &Context<'_>, ports: &mut [Port]) -> Result<()> {
     let at: BTreeSet<IpAddr> = ports.iter().flat_map(|p| &p.doors).map(|d| d.ip).collect();
     let want = Desired {
         prefixes: cx.edge.clone(),
@@ -373,16 +387,46 @@ fn follow_rules(cx: &Context<'_>, ports: &mut [Port]) {
         protocols: [Protocol::Tcp].into(),
     };
     let all = cx.session.sent_on(&want, &Vec::from_iter(at)).unwrap_or_default();
+    let others: BTreeSet<SocketAddr> = all.iter().filter_map(|sent| beside(cx, sent)).collect();
+    let dead = wait(dead(others))?;
     for port in ports {
         for door in &mut port.doors {
             let Some(sent) = all.iter().find(|s| s.from == SocketAddr::new(door.ip, port.number)) else { continue };
-            match (&door.way, ends_nowhere(cx, sent)) {
-                (Way::Nothing, false) => door.way = Way::SentOn(Some(sent.words.clone())),
-                (Way::Socket, true) => door.way = Way::Astray(Box::new(sent.clone())),
+            let end = beside(cx, sent).and_then(|to| dead.get(&to).copied());
+            match (&door.way, end, ends_nowhere(cx, sent)) {
+                (_, Some(dead), _) => door.way = Way::Astray(Box::new(sent.clone()), dead),
+                (Way::Socket, None, true) => door.way = Way::Astray(Box::new(sent.clone()), Dead::Refuses),
+                (Way::Nothing, None, false) => door.way = Way::SentOn(Some(sent.words.clone())),
                 _ => {}
             }
         }
     }
+    Ok(())
+}
+
+/// Where a rule sends to a container or a machine beside this one, which may be asked straight.
+fn beside(cx: &Context<'_>, sent: &SentOn) -> Option<SocketAddr> {
+    let to = sent.to.filter(|to| cx.links.iter().flat_map(|l| &l.addresses).all(|a| a.ip != *to))?;
+    let is_private = match to {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    };
+    is_private.then(|| SocketAddr::new(to, sent.port))
+}
+
+/// Which of these take no connection.
+async fn dead(others: BTreeSet<SocketAddr>) -> BTreeMap<SocketAddr, Dead> {
+    let mut knocks: JoinSet<(SocketAddr, Connection)> = JoinSet::new();
+    for to in others {
+        knocks.spawn(async move { (to, connect(to, ARP).await) });
+    }
+    let ends = knocks.join_all().await.into_iter().filter_map(|(to, end)| match end {
+        Connection::Refused => Some((to, Dead::Refuses)),
+        Connection::NoRoute => Some((to, Dead::Gone)),
+        Connection::Silent => Some((to, Dead::Silent)),
+        _ => None,
+    });
+    ends.collect()
 }
 
 /// Whether they are sent to a port of this host where nothing listens.

@@ -23,9 +23,9 @@ mod tested;
 mod visit;
 mod words;
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, net::IpAddr};
 
-use self::gather::Seen;
+use self::gather::{Seen, Way};
 use super::Context;
 use crate::{
     probe::http::Outcome,
@@ -61,6 +61,14 @@ fn judge(seen: &Seen) -> Vec<Finding> {
     found.extend(limits::judge(seen));
     found.sort_by_key(|f| Reverse(f.verdict));
     found
+}
+
+/// Whether this host's own connections to where nothing listens are taken all the same, as the web server's room has found:
+/// a rule sends them to a container.
+pub(super) fn is_sent_on(cx: &Context<'_>, ip: IpAddr, port: u16) -> bool {
+    let ports = cx.asked.get().map_or(&[][..], |Answers(seen)| &seen.ports);
+    let mut doors = ports.iter().filter(|p| p.number == port).flat_map(|p| &p.doors);
+    doors.any(|door| door.ip == ip && door.way == Way::SentOn(None))
 }
 
 /// Waits longer for what wasn't answered, where no room says why, and judges anew by what comes.

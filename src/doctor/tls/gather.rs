@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::{certificate::Certificate, roots::Roots};
 use crate::{
-    doctor::{Context, HTTPS_PORTS, site::Site},
+    doctor::{Context, HTTPS_PORTS, online, site::Site},
     error::Result,
     probe::{
         self,
@@ -112,7 +112,7 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Vec<Look>> {
 fn before(cx: &Context<'_>, place: &Place) -> std::result::Result<Option<ServerName<'static>>, Outcome> {
     let (ip, port) = (place.at.ip(), place.at.port());
     let here = is_here(cx, ip);
-    if here && cx.listeners.is_ok() && cx.listening(ip, port).is_empty() {
+    if here && cx.listeners.is_ok() && cx.listening(ip, port).is_empty() && !online::is_sent_on(cx, ip, port) {
         return Err(Outcome::NotListening);
     }
     if !here && cx.session.offline {
