@@ -563,6 +563,7 @@ fn an_origin_that_is_another_machine_is_asked_itself() {
     let report = with_the_network(&lab, &asked);
     assert_eq!((ids(&report, "cause"), ids(&report, "warning")), (vec![], vec!["online.origin-silent"]), "{report:#}");
     assert_eq!(finding(&report, "online.origin-silent")["cloudflare_errors"], serde_json::json!([522]));
+    lab.run("ip route add unreachable 198.18.0.0/15".split(' '));
     let report = with_the_network(&lab, &["--origin", "198.18.0.1", "--mode", "flexible"]);
     assert_eq!(ids(&report, "warning"), ["online.origin-unreachable"], "{report:#}");
     assert_eq!(finding(&report, "online.origin-unreachable")["cloudflare_errors"], serde_json::json!([523]));

@@ -13,7 +13,7 @@ use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    doctor, expect_cause, expect_healthy, ids,
+    doctor, expect_cause, expect_healthy, give_default_routes, ids,
     site::{self, site},
 };
 use crate::lab::{EDGE4, Lab, Reach, SERVER4};
@@ -412,6 +412,7 @@ fn servers_as_debian_sets_them_up_are_healthy() {
 fn what_only_root_sees_is_said_to_be_unseen() {
     let lab = Lab::without_listeners();
     nginx(&lab, "", "worker_connections 512;");
+    give_default_routes(&lab);
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"];
     let ask = ["/usr/local/bin/edgeallow", "doctor", "--offline", "--format", "json", "--port", "80"];
     let report = lab.command([&nobody[..], &ask].concat()).run().json()["doctor"].clone();

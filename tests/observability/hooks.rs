@@ -121,7 +121,9 @@ fn it_does_not_outlive_a_run_that_is_asked_to_end_and_the_report_is_there() {
     for (signal, prefix) in asks {
         let list = list_with(&lab, "list", &[prefix]);
         let run = lab.inside(|| {
-            let mut command = Command::new("/usr/local/bin/edgeallow");
+            // Whoever started the tests in the background may have had some of these ignored.
+            let mut command = Command::new("/usr/bin/env");
+            command.args(["--default-signal=TERM,INT,HUP", "/usr/local/bin/edgeallow"]);
             command.args(["sync", "--format", "json", "--list", &list]).env_clear().current_dir("/");
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start edgeallow")
         });

@@ -235,6 +235,8 @@ fn only_a_file_of_ours_is_replaced() {
     fs::write(&file, "").unwrap();
     assert_eq!((write(&file), write(&file)), (Ok(()), Ok(())));
     assert!(fs::read_to_string(&file).unwrap().starts_with(FIRST));
+    fs::remove_file(&file).unwrap();
+    write(&file).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o644, "another user's node_exporter reads it");
     std::os::unix::fs::symlink("f", &link).unwrap();
