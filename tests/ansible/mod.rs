@@ -269,13 +269,23 @@ fn secrets_are_not_shown(fleet: &Fleet) {
             assert!(shown.is_empty(), "check mode {check}: {shown:#?}");
         }
     }
-    // Where it doesn't belong it is refused, unseen.
-    for misplaced in [
-        format!(r#"{{"edgeallow_config": {{"on_change": "https://hooks.example/{SECRET}"}}}}"#),
-        format!(r#"{{"edgeallow_config": {{"on_change": {{"command": "https://hooks.example/{SECRET}"}}}}}}"#),
+    // Where it doesn't belong it is refused, and the user learns why without seeing it.
+    for (misplaced, told) in [
+        (format!(r#""on_change": "https://hooks.example/{SECRET}""#), "`on_change`: what stands there can't be used"),
+        (
+            format!(r#""on_change": {{"command": "https://hooks.example/{SECRET}"}}"#),
+            "`command`: what stands there can't be used",
+        ),
+        (
+            format!(r#""on_change": {{"command": ["/bin/true"]}}, "extra": ["https://hooks.example/{SECRET}"]"#),
+            "`extra`: what stands there can't be used",
+        ),
     ] {
-        let output = site(fleet, &["--limit", "nft1", "-e", &misplaced, "--diff"]).output;
-        assert!(output.status != Some(0) && !format!("{output:?}").contains(SECRET), "{output:?}");
+        let variable = format!(r#"{{"edgeallow_config": {{{misplaced}}}}}"#);
+        let played = site(fleet, &["--limit", "nft1", "-e", &variable, "--diff"]);
+        assert!(played.output.status != Some(0) && played.said(told), "{:?}", played.output);
+        // The command line, which is part of an output's picture, has the secret in any case.
+        assert!(!played.said(SECRET), "{:?}", played.output);
     }
     let tree = host.tree(&["/etc/edgeallow"]);
     assert!(tree["/etc/edgeallow/webhook"].starts_with("100600 0:0 "), "{tree:#?}");
