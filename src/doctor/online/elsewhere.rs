@@ -8,6 +8,7 @@
 //! Belongs here: asking it, and connections that fail. Does not: what it answers (`answers`).
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -54,7 +55,7 @@ pub(super) enum Asked {
     Nothing,
 }
 
-/// What became of a connection to it.
+/// What became of a connection that was closed again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Far {
     Open,
@@ -80,34 +81,34 @@ pub(super) fn gather(cx: &Context<'_>, ip: IpAddr) -> Result<Option<Seen>> {
     if cx.session.offline {
         return Ok((!may_be_here).then_some(blank));
     }
-    let ways = wait(knock(ip, cx.ports.iter().copied().collect()))?;
-    if may_be_here && !ways.iter().any(|(_, far)| *far == Far::Open) {
+    let at: Vec<SocketAddr> = cx.ports.iter().map(|port| SocketAddr::new(ip, *port)).collect();
+    let ways = wait(knock(at, CONNECT))?;
+    if may_be_here && !ways.values().any(|far| *far == Far::Open) {
         return Ok(None);
     }
     let door = |far| Door { ip, way: Way::Far(far), filtered: false, full: false, visits: Vec::new() };
-    let port = |(number, far)| Port { number, sockets: Vec::new(), doors: vec![door(far)] };
+    let port = |(at, far): (SocketAddr, Far)| Port { number: at.port(), sockets: Vec::new(), doors: vec![door(far)] };
     let mut all: Vec<Port> = ways.into_iter().map(port).collect();
     let limited = wait(ask(cx, &mut all, Arc::new(Limits::default())))?;
     Ok(Some(Seen { foreign: Some(Foreign { ip, asked: Asked::There }), ports: all, limited, ..blank }))
 }
 
-async fn knock(ip: IpAddr, ports: Vec<u16>) -> Vec<(u16, Far)> {
+/// Connects to each of these, to all at once; what becomes of it.
+pub(super) async fn knock(at: impl IntoIterator<Item = SocketAddr>, limit: Duration) -> BTreeMap<SocketAddr, Far> {
     let mut knocks = JoinSet::new();
-    for port in ports {
+    for to in at {
         knocks.spawn(async move {
-            let far = match connect(SocketAddr::new(ip, port), CONNECT).await {
+            let far = match connect(to, limit).await {
                 Connection::Open(_) => Far::Open,
                 Connection::Refused => Far::Refused,
                 Connection::Silent => Far::Silent,
                 Connection::NoRoute => Far::NoRoute,
                 Connection::Failed(why) => Far::Failed(why),
             };
-            (port, far)
+            (to, far)
         });
     }
-    let mut ways = knocks.join_all().await;
-    ways.sort_by_key(|(port, _)| *port);
-    ways
+    knocks.join_all().await.into_iter().collect()
 }
 
 /// That it is no address of this machine's.

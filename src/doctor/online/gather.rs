@@ -28,11 +28,7 @@ use crate::{
     error::Result,
     host::ListenSocket,
     plan::{Desired, Protocol},
-    probe::{
-        http::Scheme,
-        tcp::{Connection, connect},
-        wait,
-    },
+    probe::{http::Scheme, wait},
 };
 
 /// At how many addresses of a port is asked.
@@ -208,16 +204,17 @@ fn port(cx: &Context<'_>, listeners: &[ListenSocket], origins: &[IpAddr], number
 
 /// Connects where nothing listens: a rule may send the connection to where something does.
 async fn knock(ports: &mut [Port]) {
-    let mut knocks: JoinSet<(usize, usize, bool)> = JoinSet::new();
-    for (p, port) in ports.iter().enumerate() {
-        for (d, door) in port.doors.iter().enumerate().filter(|(_, door)| door.way == Way::Nothing) {
-            let to = SocketAddr::new(door.ip, port.number);
-            knocks.spawn(async move { (p, d, matches!(connect(to, CONNECT).await, Connection::Open(_))) });
-        }
-    }
-    for (p, d, open) in knocks.join_all().await {
-        if let Some(door) = ports.get_mut(p).and_then(|p| p.doors.get_mut(d)).filter(|_| open) {
-            door.way = Way::SentOn(None);
+    let closed = |port: &Port| {
+        let number = port.number;
+        let doors = port.doors.iter().filter(|door| door.way == Way::Nothing);
+        doors.map(|door| SocketAddr::new(door.ip, number)).collect::<Vec<_>>()
+    };
+    let ends = elsewhere::knock(ports.iter().flat_map(closed), CONNECT).await;
+    for port in ports {
+        for door in &mut port.doors {
+            if ends.get(&SocketAddr::new(door.ip, port.number)) == Some(&Far::Open) {
+                door.way = Way::SentOn(None);
+            }
         }
     }
 }
@@ -416,15 +413,11 @@ fn beside(cx: &Context<'_>, sent: &SentOn) -> Option<SocketAddr> {
 
 /// Which of these take no connection.
 async fn dead(others: BTreeSet<SocketAddr>) -> BTreeMap<SocketAddr, Dead> {
-    let mut knocks: JoinSet<(SocketAddr, Connection)> = JoinSet::new();
-    for to in others {
-        knocks.spawn(async move { (to, connect(to, ARP).await) });
-    }
-    let ends = knocks.join_all().await.into_iter().filter_map(|(to, end)| match end {
-        Connection::Refused => Some((to, Dead::Refuses)),
-        Connection::NoRoute => Some((to, Dead::Gone)),
-        Connection::Silent => Some((to, Dead::Silent)),
-        _ => None,
+    let ends = elsewhere::knock(others, ARP).await.into_iter().filter_map(|(to, end)| match end {
+        Far::Refused => Some((to, Dead::Refuses)),
+        Far::NoRoute => Some((to, Dead::Gone)),
+        Far::Silent => Some((to, Dead::Silent)),
+        Far::Open | Far::Failed(_) => None,
     });
     ends.collect()
 }
