@@ -60,8 +60,7 @@ impl Notes {
     fn added_to(self, mut report: Report) -> Report {
         report.warnings.splice(0..0, self.warnings);
         if let Some(e) = self.broken {
-            report.exit = report.exit.worst(e.kind.exit());
-            report.error.get_or_insert_with(|| (&e).into());
+            report.fails_too(&e);
         }
         report
     }

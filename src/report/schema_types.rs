@@ -78,6 +78,12 @@ impl Report {
             ..Self::blank(command, matches!(command, "status" | "verify" | "doctor"))
         }
     }
+
+    /// Has it fail for this reason too. What it has failed for already stays the one that is told.
+    pub fn fails_too(&mut self, e: &Error) {
+        self.exit = self.exit.worst(e.kind.exit());
+        self.error.get_or_insert_with(|| e.into());
+    }
 }
 
 /// Where the list came from.

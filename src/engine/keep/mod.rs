@@ -268,8 +268,7 @@ impl<'a> Keeper<'a> {
             files.map_or_else(Vec::new, |files| self.watcher.follow(&places(files.iter().map(PathBuf::as_path))));
         let end = self.tell(&report, unwatched, why, took);
         if let Some(e) = broken {
-            report.exit = report.exit.worst(e.kind.exit());
-            report.error.get_or_insert_with(|| (&e).into());
+            report.fails_too(&e);
         }
         Seen { report, took, end, change: false, failure: false }
     }
