@@ -112,6 +112,7 @@ fn an_edited_configuration_counts_at_once_and_a_broken_one_is_said() {
     lab.write_file("/etc/edgeallow/config.toml", "prots = [80, 443, 8443]\n");
     keeper.wait_for("unknown key `prots`", 1);
     lab.write_file("/etc/edgeallow/config.toml", "ports = [80, 443, 8443]\n");
+    keeper.wait_for("the configuration can be read again, and counts", 1);
     keeper.wait_until("port 8443 to be open", || lab.connect(EDGE4, 8443) == Reach::Accepted);
 }
 
@@ -196,7 +197,7 @@ fn who_undoes_it_again_and_again_is_named_and_met_more_rarely() {
 fn asked_to_end_it_ends_at_once_also_while_another_edgeallow_is_waited_for() {
     let lab = host(&nftables::WITH_INCLUDE);
     let took = Keeper::start(&lab, &[]).end();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
 
     let keeper = Keeper::start(&lab, &[]);
     lab.write_file("/run/other", "");
@@ -278,24 +279,28 @@ fn what_stands_in_cloudflare_s_way_is_named_with_its_mend_and_what_soon_goes_is_
     let lab = host(&nftables::WITH_INCLUDE);
     let keeper = Keeper::start(&lab, &[]);
     // Somebody loads his rules in two steps; on a busy machine the second one may come too late to prove anything.
-    let mut looks = 0;
+    let look_after = |change: &dyn Fn()| {
+        let looks = keeper.said("after a change");
+        change();
+        keeper.wait_for("after a change", looks + 1);
+    };
     let quick = (0..5).any(|_| {
-        let start = Instant::now();
-        lab.feed(["nft", "-f", "-"], EARLY);
-        looks += 1;
-        keeper.wait_for("after a change", looks);
+        let (start, said) = (Instant::now(), keeper.said("STILL REFUSED"));
+        look_after(&|| drop(lab.feed(["nft", "-f", "-"], EARLY)));
         lab.run(["nft", "delete", "table", "inet", "early"]);
         let took = start.elapsed();
-        looks += 1;
-        keeper.wait_for("after a change", looks);
-        took < Duration::from_millis(900)
+        look_after(&|| drop(lab.feed(["nft", "-f", "-"], "add table inet other; delete table inet other")));
+        let quick = took < Duration::from_millis(900);
+        assert!(!quick || keeper.said("STILL REFUSED") == said, "{}", keeper.log());
+        quick
     });
-    assert!(quick && keeper.said("STILL REFUSED") == 0, "{}", keeper.log());
+    assert!(quick, "{}", keeper.log());
 
+    let said = keeper.said("STILL REFUSED");
     lab.feed(["nft", "-f", "-"], EARLY);
-    keeper.wait_for("STILL REFUSED", 1);
+    keeper.wait_for("STILL REFUSED", said + 1);
     let log = keeper.log();
-    let line = log.lines().find(|l| l.contains("STILL REFUSED")).expect("the line");
+    let line = log.lines().rfind(|l| l.contains("STILL REFUSED")).expect("the line");
     assert!(line.contains("table inet early, chain pre, rule 1") && line.contains("`ip saddr 173.245.48.0/24 drop`"));
     // What is advised is what mends it.
     let mend =
@@ -305,7 +310,7 @@ fn what_stands_in_cloudflare_s_way_is_named_with_its_mend_and_what_soon_goes_is_
     assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
     keeper.signal(Signal::HUP);
     keeper.wait_for("asked to look again", 1);
-    assert_eq!(keeper.said("STILL REFUSED"), 1, "{}", keeper.log());
+    assert_eq!(keeper.said("STILL REFUSED"), said + 1, "{}", keeper.log());
     keeper.end();
 }
 

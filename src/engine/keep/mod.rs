@@ -103,6 +103,8 @@ pub struct Keeper<'a> {
     said: BTreeSet<String>,
     /// What failed in the last look.
     failing: BTreeSet<String>,
+    /// Whether the configuration could not be read in the last look.
+    broken: bool,
     /// Since when Cloudflare is found not to get through whatever is healed.
     shut_since: Option<Instant>,
     /// Looks that put something back.
@@ -126,6 +128,7 @@ impl<'a> Keeper<'a> {
             undone_by: String::new(),
             said: BTreeSet::new(),
             failing: BTreeSet::new(),
+            broken: false,
             shut_since: None,
             heals: 0,
         })
@@ -264,6 +267,9 @@ impl<'a> Keeper<'a> {
         let started = Instant::now();
         let Round { mut report, files, broken } = self.work.round();
         let took = started.elapsed();
+        if std::mem::replace(&mut self.broken, broken.is_some()) && broken.is_none() {
+            tracing::info!("the configuration can be read again, and counts");
+        }
         let unwatched =
             files.map_or_else(Vec::new, |files| self.watcher.follow(&places(files.iter().map(PathBuf::as_path))));
         let end = self.tell(&report, unwatched, why, took);
