@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     engine::state::Store,
     error::{Error, Result},
+    report::Report,
 };
 
 /// The operator's configuration can't be read, and the copy was taken instead.
@@ -17,12 +18,29 @@ const UNREADABLE: &str = "config-unreadable";
 /// A configuration to put back by.
 pub(super) struct Applied {
     pub configured: Configured,
+    pub notes: Notes,
+}
+
+/// What is known of it.
+#[derive(Default)]
+pub(super) struct Notes {
     /// What is wrong with the operator's own, where the copy was taken instead.
     pub broken: Option<Error>,
     /// What the operator should know.
     pub warnings: Vec<Warning>,
     /// The text of the copy that was gone by, if it was: another sync may leave another one.
     pub copy: Option<String>,
+}
+
+impl Notes {
+    /// Adds them to the report. That a restore could do without the operator's configuration makes it no success.
+    pub(super) fn added_to(self, mut report: Report) -> Report {
+        report.warnings.splice(0..0, self.warnings);
+        if let Some(e) = self.broken {
+            report.fails_too(&e);
+        }
+        report
+    }
 }
 
 /// What was edited since the last sync does not count yet.
@@ -34,8 +52,8 @@ const NOT_APPLIED: &str = "config-not-applied";
 /// `config` where neither the operator's own nor the copy can be read.
 pub(super) fn as_of_the_last_sync(global: &Global) -> Result<Applied> {
     let mut applied = or_copy(global)?;
-    let Some((copy, text)) = copy(global).filter(|_| applied.broken.is_none()) else { return Ok(applied) };
-    applied.copy = Some(text);
+    let Some((copy, text)) = copy(global).filter(|_| applied.notes.broken.is_none()) else { return Ok(applied) };
+    applied.notes.copy = Some(text);
     let config = applied.configured.config.clone().opening_as(copy);
     if config != applied.configured.config {
         let what = format!(
@@ -43,7 +61,7 @@ pub(super) fn as_of_the_last_sync(global: &Global) -> Result<Applied> {
              `edgeallow sync` on",
             global.config_file().0.display()
         );
-        applied.warnings.push(Warning::new(NOT_APPLIED, what));
+        applied.notes.warnings.push(Warning::new(NOT_APPLIED, what));
         applied.configured = config.into();
     }
     Ok(applied)
@@ -55,7 +73,7 @@ pub(super) fn as_of_the_last_sync(global: &Global) -> Result<Applied> {
 /// `config` where there is neither.
 pub(super) fn or_copy(global: &Global) -> Result<Applied> {
     match super::configured(global) {
-        Ok(configured) => Ok(Applied { configured, broken: None, warnings: vec![], copy: None }),
+        Ok(configured) => Ok(Applied { configured, notes: Notes::default() }),
         Err(e) => {
             let Some((config, text)) = copy(global) else { return Err(e) };
             let what = format!(
@@ -63,7 +81,7 @@ pub(super) fn or_copy(global: &Global) -> Result<Applied> {
                  edited since counts, and `edgeallow sync` fails"
             );
             let warnings = vec![Warning::new(UNREADABLE, what)];
-            Ok(Applied { configured: config.into(), broken: Some(e), warnings, copy: Some(text) })
+            Ok(Applied { configured: config.into(), notes: Notes { broken: Some(e), warnings, copy: Some(text) } })
         }
     }
 }

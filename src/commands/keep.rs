@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    applied::{self, Applied},
+    applied::{self, Applied, Notes},
     with_config,
 };
 use crate::{
@@ -72,7 +72,7 @@ impl Work for Service {
     fn round(&mut self) -> Round {
         let options = Options { restore: true, ..Options::default() };
         let Self { global, configuration, config, .. } = self;
-        let Applied { configured, broken, warnings, .. } = match applied::or_copy(global) {
+        let Applied { configured, notes: Notes { broken, warnings, .. } } = match applied::or_copy(global) {
             Ok(applied) => applied,
             Err(e) => return Round { report: Report::failed("keep", &e), files: None, broken: None },
         };

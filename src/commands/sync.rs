@@ -2,7 +2,10 @@
 
 use std::{path::Path, thread::sleep, time::Duration};
 
-use super::{Configured, applied};
+use super::{
+    Configured,
+    applied::{self, Applied, Notes},
+};
 use crate::{
     backends::Warning,
     cli,
@@ -11,7 +14,7 @@ use crate::{
         state::Store,
         sync::{NOTHING_APPLIED, Options, Session},
     },
-    error::{Error, ErrorKind, Exit, Result},
+    error::{ErrorKind, Exit, Result},
     host::executable_is_gone,
     report::Report,
 };
@@ -47,31 +50,10 @@ fn run_by(session: &Session<'_>, args: &cli::Sync, waited: &Waited, by_copy: Opt
 /// How often a restore begins anew, because another edgeallow has applied another configuration.
 const ATTEMPTS: u32 = 3;
 
-/// What is known of the configuration that is restored by.
-#[derive(Default)]
-pub(super) struct Notes {
-    broken: Option<Error>,
-    warnings: Vec<Warning>,
-    copy: Option<String>,
-}
-
-impl Notes {
-    /// Adds them to the report. That a restore could do without the operator's configuration makes it no success.
-    fn added_to(self, mut report: Report) -> Report {
-        report.warnings.splice(0..0, self.warnings);
-        if let Some(e) = self.broken {
-            report.fails_too(&e);
-        }
-        report
-    }
-}
-
 /// The configuration to restore by.
 pub(super) fn to_restore(global: &cli::Global) -> (Result<Configured>, Notes) {
     match applied::as_of_the_last_sync(global) {
-        Ok(applied::Applied { configured, broken, warnings, copy }) => {
-            (Ok(configured), Notes { broken, warnings, copy })
-        }
+        Ok(Applied { configured, notes }) => (Ok(configured), notes),
         Err(e) => (Err(e), Notes::default()),
     }
 }
