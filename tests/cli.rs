@@ -170,6 +170,11 @@ fn a_wrong_configuration_is_status_2_with_file_and_line() {
         let json: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!((status, &json["error"]["kind"]), (2, &"config".into()));
     }
+    // Whoever asks before he installs a configuration hears what a sync would say.
+    fs::write(&file, "backends = [\"ufv\"]").unwrap();
+    let (status, _, err) = run(dir.path(), &["backends", "--config", path]);
+    let words = "`backends` in the configuration: there is no backend called `ufv`.\n  hint: did you mean `ufw`?";
+    assert!(status == 2 && err.contains(words), "{err}");
     fs::write(&file, b"ports = [80] # caf\xe9\n").unwrap();
     assert!(run(dir.path(), &["status", "--config", path]).2.contains("not UTF-8"));
     let (status, _, err) = run(dir.path(), &["status", "--config", dir.path().to_str().unwrap()]);

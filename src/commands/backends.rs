@@ -11,8 +11,12 @@ use crate::{
     report::{BackendRow, human},
 };
 
-pub(super) fn run(session: &Session<'_>) -> Vec<BackendRow> {
+/// # Errors
+/// `usage` where the configuration names a backend that there isn't: whoever asks before he installs a configuration
+/// must hear what a sync would say.
+pub(super) fn run(session: &Session<'_>) -> Result<Vec<BackendRow>> {
     let config = session.config;
+    session.knows_configured()?;
     let cx = Context {
         host: session.host,
         applied: None,
@@ -21,7 +25,7 @@ pub(super) fn run(session: &Session<'_>) -> Vec<BackendRow> {
         leave_stored: false,
     };
     let auto = config.backends.iter().any(|n| n == "auto");
-    session
+    let rows = session
         .backends
         .iter()
         .map(|backend| {
@@ -54,7 +58,8 @@ pub(super) fn run(session: &Session<'_>) -> Vec<BackendRow> {
                 },
             }
         })
-        .collect()
+        .collect();
+    Ok(rows)
 }
 
 pub(super) fn print(global: &cli::Global, rows: &[BackendRow]) -> Result<Exit> {

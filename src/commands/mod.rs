@@ -76,7 +76,7 @@ pub fn run(cli: Cli) -> ExitCode {
             .and_then(|list| fetch::hand_over(&global, &args, &list?))
             .unwrap_or_else(|e| fail(&global, "fetch", &e)),
         Command::Backends => with_session(&global, &[], backends::run)
-            .and_then(|rows| backends::print(&global, &rows))
+            .and_then(|rows| backends::print(&global, &rows?))
             .unwrap_or_else(|e| fail(&global, "backends", &e)),
         Command::Keep(args) => keep::run(&global, &args).unwrap_or_else(|e| fail(&global, "keep", &e)),
         Command::Watch(args) => {

@@ -100,12 +100,25 @@ impl Session<'_> {
         (report, wanted)
     }
 
+    /// That there is every backend that the configuration names.
+    ///
+    /// # Errors
+    /// `usage` with the name that there isn't, and what may have been meant.
+    pub fn knows_configured(&self) -> Result<()> {
+        let mut names = self.config.backends.iter();
+        names
+            .try_for_each(|name| known(self.backends, name))
+            .map_err(|e| Error { message: format!("`backends` in the configuration: {}", e.message), ..e })
+    }
+
     fn try_sync(&self, options: &Options, report: &mut Report, wanted: &mut Option<Desired>) -> Result<()> {
-        let names = if options.backends.is_empty() { &self.config.backends } else { &options.backends };
-        names.iter().try_for_each(|name| known(self.backends, name)).map_err(|e| {
-            let place = if options.backends.is_empty() { "`backends` in the configuration: " } else { "" };
-            Error { message: format!("{place}{}", e.message), ..e }
-        })?;
+        let only_these = !options.backends.is_empty();
+        let names = if only_these { &options.backends } else { &self.config.backends };
+        if only_these {
+            names.iter().try_for_each(|name| known(self.backends, name))?;
+        } else {
+            self.knows_configured()?;
+        }
         let _lock = self.lock(options.dry_run)?;
         if options.by_copy.is_some() && options.by_copy != self.store.configuration() {
             let what = "another edgeallow has applied another configuration meanwhile";
@@ -130,7 +143,7 @@ impl Session<'_> {
             return Ok(());
         }
 
-        let asked = Asked { names, only_these: !options.backends.is_empty() };
+        let asked = Asked { names, only_these };
         let used: Vec<&str> = state.backends.keys().map(String::as_str).collect();
         let mut chosen = select(self.backends, &self.context(None, options), &asked, &used);
         if options.restore && !known {
