@@ -205,13 +205,13 @@ fn packed(packer: Packer, given: bool, names: &[String], asked: &[String]) -> Fi
     let verdict = if given { Finds::Warning } else { Finds::Skipped };
     let (are, them) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
     let files = many(names.len() as u64, "log");
-    let text = format!("{files} {are} packed with {}, which is not unpacked here", packer.name);
+    let text = format!("{files} {are} {}, which is not read here", packer.done);
     let words: Vec<String> = names.iter().map(|name| word(name)).collect();
     let asked: String = asked.iter().map(|word| format!("{word} ")).collect();
     let command = format!("{} {} | edgeallow doctor {asked}--log -", packer.cat, words.join(" "));
     finding("logs.packed", verdict, text)
-        .seen(names.join(" "), format!("packed with {}", packer.name))
-        .mend_by(format!("unpack {them} into standard input"), command)
+        .seen(names.join(" "), packer.done)
+        .mend_by(format!("feed {them} as plain text into standard input"), command)
 }
 
 fn no_system_log(seen: &Seen) -> Option<Finding> {

@@ -201,7 +201,7 @@ impl Work<'_, '_> {
                 self.lines(&mut content, &place.name(), place, &Rc::default());
             }
             Ok(Content::Packed(packer)) => {
-                let why = format!("standard input is packed with {}: pipe it through {}", packer.name, packer.cat);
+                let why = format!("standard input is {}: pipe it through {}", packer.done, packer.cat);
                 self.unread(place, why);
             }
             Err(e) => self.unread(place, format!("cannot read standard input: {}", io_reason(&e))),

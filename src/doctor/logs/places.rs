@@ -142,24 +142,28 @@ fn is_no_log(name: &str) -> bool {
 /// How many bytes tell how something is packed.
 pub(super) const MAGIC: usize = 6;
 
-/// A packer whose work nothing here unpacks.
+/// A form that nothing here reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Packer {
-    pub name: &'static str,
-    /// What prints such a file unpacked.
+    /// What was done to the text, in words.
+    pub done: &'static str,
+    /// What prints such a file as plain text.
     pub cat: &'static str,
 }
 
-/// Such a packer, by the first bytes of what it packed.
+/// Such a form, by the first bytes of what is in it. UTF-16 is what PowerShell writes.
 pub(super) fn packer(begins: &[u8]) -> Option<Packer> {
-    let known: [(&[u8], _, _); 4] = [
-        (b"\xfd7zXZ\0", "xz", "xzcat"),
-        (b"\x28\xb5\x2f\xfd", "zstd", "zstdcat"),
-        (b"BZh", "bzip2", "bzcat"),
-        (b"\x04\x22\x4d\x18", "lz4", "lz4cat"),
+    const UTF_16: &str = "written in UTF-16";
+    let known: [(&[u8], _, _); 6] = [
+        (b"\xfd7zXZ\0", "packed with xz", "xzcat"),
+        (b"\x28\xb5\x2f\xfd", "packed with zstd", "zstdcat"),
+        (b"BZh", "packed with bzip2", "bzcat"),
+        (b"\x04\x22\x4d\x18", "packed with lz4", "lz4cat"),
+        (b"\xff\xfe", UTF_16, "iconv -f UTF-16 -t UTF-8"),
+        (b"\xfe\xff", UTF_16, "iconv -f UTF-16 -t UTF-8"),
     ];
-    let (_, name, cat) = known.into_iter().find(|(magic, ..)| begins.starts_with(magic))?;
-    Some(Packer { name, cat })
+    let (_, done, cat) = known.into_iter().find(|(magic, ..)| begins.starts_with(magic))?;
+    Some(Packer { done, cat })
 }
 
 /// A setting that makes a web server write visitors' addresses instead of Cloudflare's.

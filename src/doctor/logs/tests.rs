@@ -465,9 +465,10 @@ fn what_nothing_here_unpacks_is_said_with_the_command_that_does() {
         .with("/var/log/nginx/it's.xz", xz)
         // The name is nothing to go by.
         .with("/var/log/nginx/plain.xz", ADDRESSED[0].2.replace("{}", EDGE))
-        .with("/a.zst", zstd);
+        .with("/a.zst", zstd)
+        .with("/iis.log", b"\xff\xfe#\0F\0");
     let asked = Present { asked: vec!["shop.example".into(), "--mode full".into()], ..Present::default() };
-    let findings = judge(&seen(&host, &["/a.zst"]), &asked);
+    let findings = judge(&seen(&host, &["/a.zst", "/iis.log"]), &asked);
     let command = |f: &Finding| (f.verdict, f.fix.clone().and_then(|f| f.command).unwrap_or_default());
     let packed: Vec<_> = findings.iter().filter(|f| f.id == "logs.packed").map(command).collect();
     assert_eq!(
@@ -479,6 +480,10 @@ fn what_nothing_here_unpacks_is_said_with_the_command_that_does() {
                     .to_owned()
             ),
             (Finds::Warning, "zstdcat /a.zst | edgeallow doctor shop.example --mode full --log -".to_owned()),
+            (
+                Finds::Warning,
+                "iconv -f UTF-16 -t UTF-8 /iis.log | edgeallow doctor shop.example --mode full --log -".to_owned()
+            ),
         ]
     );
     assert_eq!(findings[0].id, "logs.nginx-denies");
