@@ -60,6 +60,8 @@ pub(super) struct Seen {
     pub foreign: Option<Foreign>,
     /// Each port.
     pub ports: Vec<Port>,
+    /// Sockets on other ports that Cloudflare serves, looked for where nothing listens on one that is asked about.
+    pub other_ports: Vec<Socket>,
     /// The web servers on this machine.
     pub servers: Vec<Installed>,
     /// What a limit may have refused, and isn't among the visits if it did so twice.
@@ -165,6 +167,7 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
         foreign,
         ports,
         limited,
+        other_ports: if missing { other_ports(cx, listeners) } else { Vec::new() },
         hangs_up: if is_asked { hangs_up(cx) } else { None },
         servers: servers::installed(cx, missing),
     })
@@ -179,16 +182,29 @@ fn origins(cx: &Context<'_>) -> (Vec<IpAddr>, Option<Foreign>) {
     }
 }
 
-fn port(cx: &Context<'_>, listeners: &[ListenSocket], origins: &[IpAddr], number: u16) -> Port {
-    let sockets = listeners.iter().filter(|s| s.address.port() == number);
-    let sockets = sockets.map(|s| {
+/// What others could connect to on ports that Cloudflare serves and nobody asked about.
+fn other_ports(cx: &Context<'_>, listeners: &[ListenSocket]) -> Vec<Socket> {
+    let served = |port: &u16| HTTP_PORTS.contains(port) || HTTPS_PORTS.contains(port);
+    let counts = |s: &&ListenSocket| {
+        let port = s.address.port();
+        served(&port) && !cx.ports.contains(&port) && !s.address.ip().is_loopback()
+    };
+    listeners.iter().filter(counts).map(Socket::from).collect()
+}
+
+impl From<&ListenSocket> for Socket {
+    fn from(s: &ListenSocket) -> Self {
         let programs: BTreeSet<&str> = s.programs.iter().map(|p| p.name.as_str()).collect();
-        Socket {
+        Self {
             address: s.address,
             programs: programs.into_iter().map(str::to_owned).collect(),
             pid: s.programs.first().map(|p| p.pid),
         }
-    });
+    }
+}
+
+fn port(cx: &Context<'_>, listeners: &[ListenSocket], origins: &[IpAddr], number: u16) -> Port {
+    let sockets = listeners.iter().filter(|s| s.address.port() == number).map(Socket::from);
     let door = |ip: &IpAddr| {
         let taking = cx.listening(*ip, number);
         Door {

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 
 use super::{
-    gather::{Port, Seen},
+    gather::{Port, Seen, Socket},
     judge::{finding, lack, numbers},
     servers::{Installed, Running},
     words::{addresses, list, ports, socket, ss},
@@ -48,9 +48,29 @@ pub(super) fn nothing_listens(seen: &Seen, on: &[&Port], verdict: Finds) -> Find
             start(found(&more), &stopped, &numbers)
         }
         (Some((server, at)), _) => elsewhere(&found, server, at, &numbers),
-        (None, []) => found("").mend("let the program that serves the site listen there, on every address"),
+        (None, []) if seen.other_ports.is_empty() => {
+            found("").mend("let the program that serves the site listen there, on every address")
+        }
+        (None, []) => on_another_port(&found, &seen.other_ports),
         (None, all) => start(found(&are_stopped(all)), all, &numbers),
     }
+}
+
+/// A program that isn't known as a web server listens on another port that Cloudflare serves.
+fn on_another_port(found: &dyn Fn(&str) -> Finding, beside: &[Socket]) -> Finding {
+    let mut others: Vec<u16> = beside.iter().map(|s| s.address.port()).collect();
+    others.sort_unstable();
+    others.dedup();
+    let ask: Vec<String> = others.iter().map(|p| format!("--port {p}")).collect();
+    let shows = list(beside.iter().map(socket), "and");
+    let fix = format!(
+        "let the program that serves the site listen there, on every address; if visitors are to use {}, ask with `{}`",
+        ports(&others, "and"),
+        ask.join(" ")
+    );
+    found(&format!(", though something listens on {}, which Cloudflare serves too", ports(&others, "and")))
+        .seen(ss(&others), shows)
+        .mend(fix)
 }
 
 /// `runs (pid 7) and listens on 0.0.0.0:8080 only`
@@ -282,6 +302,18 @@ mod tests {
         let (end, fix, _) = told(vec![running("apache2", &["0.0.0.0:8080", "[::]:8080"])]);
         assert_eq!(end, ", though Apache runs (pid 7) and listens on 0.0.0.0:8080 and [::]:8080 only");
         assert!(fix.starts_with("let Apache listen there too"), "{fix}");
+    }
+
+    #[test]
+    fn a_program_on_another_port_of_cloudflare_s_is_named_with_the_port() {
+        let address =
+            |text: &str| Socket { address: text.parse().unwrap(), programs: vec!["java".into()], pid: Some(9) };
+        let seen = Seen { other_ports: vec![address("0.0.0.0:8443"), address("[::]:8443")], ..seen(vec![]) };
+        let found = nothing_listens(&seen, &seen.ports.iter().collect::<Vec<_>>(), Finds::Cause);
+        assert!(found.text.ends_with(", though something listens on port 8443, which Cloudflare serves too"));
+        assert_eq!(found.evidence[1].shows, "0.0.0.0:8443 java (pid 9) and [::]:8443 java (pid 9)");
+        let fix = found.fix.unwrap();
+        assert!(fix.text.ends_with("if visitors are to use port 8443, ask with `--port 8443`"), "{}", fix.text);
     }
 
     #[test]
