@@ -130,6 +130,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Whether the edge was seen.
     pub seen: bool,
+    /// Whether the origin, asked straight, answers, where the edge wasn't seen.
+    pub straight: bool,
     /// Whether the page is well through the edge and the origin, asked straight, isn't; `None` where that can't be said.
     pub odd: Option<bool>,
 }
@@ -143,13 +145,14 @@ pub fn judge(answers: &Answers, refused: Option<u16>, odd: bool) -> Judged {
         Seen::Answered(answer) if !answer.challenge => {
             let verdict = visible(answer);
             let odd = (verdict == Verdict::Well).then_some(matches!(straight, Verdict::Failing(_)));
-            Judged { verdict, seen: true, odd }
+            Judged { verdict, seen: true, straight: false, odd }
         }
         // What fails while the page is well through the edge proves nothing when that can't be seen.
-        _ if odd => Judged { verdict: Verdict::Unknown, seen: false, odd: None },
+        _ if odd => Judged { verdict: Verdict::Unknown, seen: false, straight: false, odd: None },
         _ => {
-            let verdict = if straight == Verdict::Well { Verdict::Unknown } else { straight };
-            Judged { verdict, seen: false, odd: None }
+            let is_well = straight == Verdict::Well;
+            let verdict = if is_well { Verdict::Unknown } else { straight };
+            Judged { verdict, seen: false, straight: is_well, odd: None }
         }
     };
     if let (Verdict::Well | Verdict::Unknown, Some(status)) = (judged.verdict, refused) {
@@ -227,7 +230,10 @@ mod tests {
     #[test]
     fn the_edge_is_believed_first() {
         let seen = |status, cloudflare, origin| verdict(edge(status, cloudflare), &[origin], None, false);
-        assert_eq!(seen(200, true, answered(200)), Judged { verdict: Verdict::Well, seen: true, odd: Some(false) });
+        assert_eq!(
+            seen(200, true, answered(200)),
+            Judged { verdict: Verdict::Well, seen: true, straight: false, odd: Some(false) }
+        );
         assert_eq!(seen(404, true, answered(404)).verdict, Verdict::Well);
         assert_eq!(seen(301, false, answered(200)).verdict, Verdict::Well);
         for status in [520, 521, 522, 523, 524, 525, 526, 530] {
@@ -236,7 +242,10 @@ mod tests {
         }
         assert_eq!(seen(502, true, failed(521)).verdict, failing(Whose::Application, 502));
         // Well through the edge and not straight: no failure, but odd.
-        assert_eq!(seen(200, true, failed(521)), Judged { verdict: Verdict::Well, seen: true, odd: Some(true) });
+        assert_eq!(
+            seen(200, true, failed(521)),
+            Judged { verdict: Verdict::Well, seen: true, straight: false, odd: Some(true) }
+        );
         assert_eq!(seen(521, true, failed(521)).odd, None);
     }
 
@@ -253,6 +262,9 @@ mod tests {
         assert_eq!(of(&[failed(523), answered(500), failed(521)], false), failing(Whose::Application, 500));
         assert_eq!(of(&[failed(523), failed(521)], false), failing(Whose::Origin, 523));
         assert_eq!(verdict(Seen::Stalled, &[failed(524)], None, false).verdict, failing(Whose::Origin, 524));
+        assert!(verdict(blind(), &[answered(200)], None, false).straight);
+        assert!(!verdict(blind(), &[answered(500)], None, false).straight);
+        assert!(!verdict(edge(521, true), &[answered(200)], None, false).straight);
         let challenge = Answer { status: 403, cloudflare: true, challenge: true, took: Duration::ZERO };
         let asked_for_a_human = verdict(Seen::Answered(challenge), &[failed(521)], None, false);
         assert_eq!((asked_for_a_human.verdict, asked_for_a_human.seen), (failing(Whose::Origin, 521), false));

@@ -61,6 +61,8 @@ pub struct Site {
     pub since: Option<Timestamp>,
     /// As what it was told to be down.
     pub down: Option<Trouble>,
+    /// Whether the origin alone told so, because the edge was not seen.
+    pub straight: bool,
     /// How often in a row the edge was not seen; not counted beyond what is news.
     pub unseen: u32,
     /// Whether the page was well through the edge while the origin, asked straight, wasn't.

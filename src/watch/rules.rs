@@ -156,7 +156,9 @@ impl Memory {
             let mut judged = *judged;
             // What a packet filter did is over when it does so no more, also where the page itself can't be seen.
             let free = firewalls.is_some_and(|f| !f.refused && !f.unknown);
-            if judged.verdict == Verdict::Unknown && free && site.down.is_some_and(|t| t.whose == Whose::Firewall) {
+            let is_free = free && site.down.is_some_and(|t| t.whose == Whose::Firewall);
+            // What the origin alone has told, because the edge isn't seen, the origin alone may take back.
+            if judged.verdict == Verdict::Unknown && (is_free || judged.straight && site.straight) {
                 judged.verdict = Verdict::Well;
             }
             down |= site.step(url, &judged, rules, now, &mut news);
@@ -246,6 +248,7 @@ impl Site {
                     Some(_) => {}
                 }
                 self.down = Some(trouble);
+                self.straight = !judged.seen && trouble.whose != Whose::Firewall;
                 true
             }
             Verdict::Well => {
@@ -253,7 +256,7 @@ impl Site {
                     let lasted = self.since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
                     news.push(News::Recovered { url: url(), trouble, lasted: lasted.max(SignedDuration::ZERO) });
                 }
-                (self.failures, self.since, self.down) = (0, None, None);
+                (self.failures, self.since, self.down, self.straight) = (0, None, None, false);
                 false
             }
             // A row that was interrupted is none. What is down stays so until it is seen to be up.

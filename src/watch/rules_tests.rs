@@ -18,7 +18,7 @@ const fn cloudflare(status: u16) -> Trouble {
 }
 
 fn judged(verdict: Verdict, seen: bool) -> Judged {
-    Judged { verdict, seen, odd: None }
+    Judged { verdict, seen, straight: false, odd: None }
 }
 
 /// One round of one page; what came of it.
@@ -143,7 +143,7 @@ fn what_runs_still_holds_the_next_one_back() {
 fn sight_of_the_edge_and_an_odd_origin_are_told_once() {
     let mut m = Memory::default();
     let mut one = |verdict, seen, odd| {
-        let page = (URL.to_owned(), Judged { verdict, seen, odd });
+        let page = (URL.to_owned(), Judged { verdict, seen, straight: false, odd });
         m.round(&RULES, at(0), &[page], None, false).news
     };
     let (unseen, seen) = (News::Unseen { url: URL.into() }, News::Seen { url: URL.into() });
@@ -153,6 +153,22 @@ fn sight_of_the_edge_and_an_odd_origin_are_told_once() {
     assert_eq!(one(Verdict::Well, true, Some(true)), []);
     assert_eq!(one(Verdict::Unknown, false, None), []);
     assert_eq!(one(Verdict::Well, true, Some(false)), [News::Even { url: URL.into() }]);
+}
+
+#[test]
+fn what_the_origin_alone_told_it_takes_back_and_nothing_else() {
+    const ORIGIN: Verdict = Verdict::Failing(Trouble { whose: Whose::Origin, status: 521 });
+    let well_straight = Judged { straight: true, ..judged(Verdict::Unknown, false) };
+    let after = |fails: Judged| {
+        let mut m = Memory::default();
+        let mut one = |judged| m.round(&RULES, at(0), &[(URL.to_owned(), judged)], None, false).news;
+        (0..3).for_each(|_| drop(one(fails)));
+        assert_eq!(one(judged(Verdict::Unknown, false)), [], "that it can't be told is no answer");
+        one(well_straight)
+    };
+    assert!(matches!(after(judged(ORIGIN, false))[..], [News::Recovered { .. }]));
+    // What visitors saw is over when they see an answer.
+    assert_eq!(after(judged(FAILS, true)), []);
 }
 
 #[test]
