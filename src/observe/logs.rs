@@ -17,7 +17,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use super::{story, syslog};
+use super::{journal::Journal, story, syslog};
 use crate::{
     cli::{Color, Global},
     error::io_reason,
@@ -101,23 +101,8 @@ type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
 fn layer(format: LogFormat, global: &Global, missing: &mut Vec<String>) -> Boxed {
     let kept = kept(global);
     match format {
-        LogFormat::Journal => match tracing_journald::layer() {
-            Ok(journal) => {
-                use tracing_journald::{Priority, PriorityMappings};
-                let priorities = PriorityMappings {
-                    error: Priority::Error,
-                    warn: Priority::Warning,
-                    info: Priority::Informational,
-                    debug: Priority::Debug,
-                    trace: Priority::Debug,
-                };
-                journal
-                    .with_field_prefix(Some("EDGEALLOW".to_owned()))
-                    .with_syslog_identifier("edgeallow".to_owned())
-                    .with_priority_mappings(priorities)
-                    .with_filter(kept)
-                    .boxed()
-            }
+        LogFormat::Journal => match Journal::connect() {
+            Ok(journal) => journal.with_filter(kept).boxed(),
             Err(e) => {
                 missing.push(format!("the journal can't be reached ({})", io_reason(&e)));
                 layer(LogFormat::Syslog, global, missing)

@@ -7,9 +7,11 @@
 //! in the [`Report`]; spawning and writing ([`crate::host`]), connections ([`crate::source`]).
 
 pub mod hooks;
+mod journal;
 pub mod logs;
 pub mod meter;
 pub mod metrics;
+mod outlet;
 mod story;
 mod syslog;
 pub mod teller;

@@ -3,14 +3,12 @@
 //! Without a time of its own: RFC 3164, section 4.3.2, lets the receiver add it, which every receiver does anyway, and
 //! the local time zone needs not be known here.
 
-use std::{
-    io::{self, Write},
-    os::unix::net::UnixDatagram,
-    time::Duration,
-};
+use std::io::{self, Write};
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
+
+use super::outlet::{self, Outlet};
 
 /// Where every syslog of Linux listens.
 pub(super) const PATH: &str = "/dev/log";
@@ -21,22 +19,16 @@ const DAEMON: u8 = 3 << 3;
 /// The longest text of an event: RFC 3164, section 4.1, allows 1024 bytes in all.
 const LONGEST: usize = 960;
 
-/// A full queue must not hold up a firewall.
-const PATIENCE: Duration = Duration::from_millis(500);
-
 /// The local syslog.
 pub(super) struct Syslog {
-    socket: UnixDatagram,
+    outlet: Outlet,
 }
 
 impl Syslog {
     /// # Errors
     /// There is none, or it doesn't listen.
     pub fn connect() -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        socket.connect(PATH)?;
-        Ok(Self { socket })
+        Ok(Self { outlet: Outlet::to(PATH)? })
     }
 }
 
@@ -44,16 +36,16 @@ impl<'a> MakeWriter<'a> for Syslog {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { socket: &self.socket, severity: 6, text: Vec::new() }
+        Line { outlet: &self.outlet, severity: 6, text: Vec::new() }
     }
 
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line<'a> {
-        Line { socket: &self.socket, severity: severity(*meta.level()), text: Vec::new() }
+        Line { outlet: &self.outlet, severity: severity(*meta.level()), text: Vec::new() }
     }
 }
 
 /// RFC 3164, section 4.1.1: error, warning, informational, debug.
-const fn severity(level: Level) -> u8 {
+pub(super) const fn severity(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
         Level::WARN => 4,
@@ -64,7 +56,7 @@ const fn severity(level: Level) -> u8 {
 
 /// One event, sent when it is complete.
 pub(super) struct Line<'a> {
-    socket: &'a UnixDatagram,
+    outlet: &'a Outlet,
     severity: u8,
     text: Vec<u8>,
 }
@@ -82,17 +74,18 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        // There is nowhere to say that the log can't be written.
-        let _ = self.socket.send(&datagram(self.severity, std::process::id(), &self.text));
+        let pid = std::process::id();
+        let missed = self.outlet.send(&datagram(self.severity, pid, &self.text));
+        if missed > 0 {
+            self.outlet.send(&datagram(severity(Level::WARN), pid, outlet::lost(missed).as_bytes()));
+        }
     }
 }
 
 fn datagram(severity: u8, pid: u32, text: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
-    let mut line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let end = (0..=LONGEST.min(line.len())).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
-    line.truncate(end);
-    format!("<{}>edgeallow[{pid}]: {line}", DAEMON | severity).into_bytes()
+    let line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("<{}>edgeallow[{pid}]: {}", DAEMON | severity, outlet::cut(&line, LONGEST)).into_bytes()
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, os::unix::net::UnixDatagram, time::Duration
 use serde_json::Value;
 
 use super::{configure, host};
-use crate::{lab::Lab, run::list_with};
+use crate::{
+    lab::{EDGE4, Lab, Reach},
+    run::list_with,
+};
 
 /// edgeallow's standard error is what systemd would have connected to the journal.
 const IN_A_SERVICE: &str = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec edgeallow \"$@\"";
@@ -31,10 +34,7 @@ impl Receiver {
         let mut buffer = vec![0; 1 << 16];
         let mut all = Vec::new();
         while let Ok(length) = self.0.recv(&mut buffer) {
-            // tracing-journald's question whether somebody is there.
-            if length > 0 {
-                all.push(buffer[..length].to_vec());
-            }
+            all.push(buffer[..length].to_vec());
         }
         all
     }
@@ -111,6 +111,30 @@ fn in_a_service_the_journal_gets_the_story_in_fields() {
     lab.edgeallow(["sync", "-q", "--list", &list]).expect_ok();
     service(&lab, &["sync", "-q", "--log-format", "human", "--list", &list]).expect_ok();
     assert_eq!(journal.all().len(), 0);
+}
+
+#[test]
+fn a_journal_that_does_not_read_holds_up_nothing() {
+    let lab = host("");
+    let list = list_with(&lab, "list", &[]);
+    let journal = Receiver::at(&lab, "/run/systemd/journal/socket");
+    let full = || {
+        let sender = UnixDatagram::unbound().expect("a socket");
+        sender.set_nonblocking(true).expect("a socket that doesn't wait");
+        lab.files(|| {
+            while sender.send_to(b"x", "/run/systemd/journal/socket").is_ok() {}
+            Ok(())
+        });
+    };
+    full();
+    // It ends though nobody reads, and has done its work.
+    service(&lab, &["sync", "--list", &list]).expect_ok();
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
+    let all = journal.all();
+    assert!(all.iter().all(|d| d == b"x"), "there was room: {}", all.len());
+    full();
+    lab.edgeallow(["remove", "--log-format", "journal"]).expect_ok();
+    assert_ne!(lab.connect(EDGE4, 443), Reach::Accepted);
 }
 
 #[test]
