@@ -29,56 +29,68 @@ fn applied() -> Lab {
     lab
 }
 
-/// Starts a sync, lets something happen while it waits, and lets it go on: its report.
-fn meanwhile(lab: &Lab, what: impl FnOnce()) -> Value {
-    let waiting = (0..50).find_map(|_| wait(lab));
-    let waiting = waiting.expect("of fifty runs none waits for half of four seconds");
-    let stopped = Pid::from_child(&waiting);
-    kill_process(stopped, Signal::STOP).expect("hold it");
+/// Starts a sync, lets something happen while it waits, and lets it go on: its report. `before` is done before each try:
+/// a sync that didn't wait for long enough to be held has done its work.
+fn meanwhile(lab: &Lab, before: impl Fn(), what: impl FnOnce()) -> Value {
+    let held = (0..50).find_map(|_| {
+        before();
+        hold(lab)
+    });
+    let held = held.expect("of fifty runs one waits for long enough");
     what();
-    kill_process(stopped, Signal::CONT).expect("let it go on");
-    let output = waiting.wait_with_output().expect("its end");
+    kill_process(Pid::from_child(&held), Signal::CONT).expect("let it go on");
+    let output = held.wait_with_output().expect("its end");
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).expect("a report")
 }
 
-/// A sync that has just begun to wait; none if it didn't have to wait for long enough to be met in it.
-fn wait(lab: &Lab) -> Option<Child> {
+/// A sync that is stopped while it waits; none if it didn't have to wait for long enough to be met in it.
+fn hold(lab: &Lab) -> Option<Child> {
     let mut child = lab.inside(|| {
         let mut command = Command::new(PROGRAM);
         command.args(["sync", "--offline", "--format", "json", "--random-delay", "4"]).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start edgeallow")
     });
-    let (start, call) = (Instant::now(), format!("/proc/{}/syscall", child.id()));
-    let waits = |call: &str| {
-        let number = call.split_whitespace().next().and_then(|n| n.parse().ok());
+    let of_it = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
+    let waits = || {
+        let number = of_it("syscall").split_whitespace().next().and_then(|n| n.parse().ok());
         number.is_some_and(|n: i64| n == libc::SYS_clock_nanosleep || n == libc::SYS_nanosleep)
     };
-    loop {
-        if child.try_wait().expect("ask for its end").is_some() {
-            return None;
+    // The state stands behind the program's name (proc(5)): Z, it has ended; T, it is stopped.
+    let is = |state: &str| of_it("stat").rsplit(") ").next().is_some_and(|rest| rest.starts_with(state));
+    let until = |fact: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !fact() && !is("Z") {
+            assert!(start.elapsed() < Duration::from_secs(60), "it neither waits nor ends");
+            sleep(Duration::from_millis(1));
         }
-        if fs::read_to_string(&call).is_ok_and(|call| waits(&call)) {
-            return Some(child);
-        }
-        assert!(start.elapsed() < Duration::from_secs(30), "it neither waits nor ends");
-        sleep(Duration::from_millis(1));
+    };
+    until(&waits);
+    kill_process(Pid::from_child(&child), Signal::STOP).expect("hold it");
+    until(&|| is("T"));
+    if !is("Z") && waits() {
+        return Some(child);
     }
+    // Its wait was over before it stopped.
+    kill_process(Pid::from_child(&child), Signal::CONT).expect("let it go on");
+    child.wait().expect("its end");
+    None
 }
 
 #[test]
 fn what_was_removed_while_a_run_waited_stays_removed() {
     let lab = applied();
     let rules = lab.rules();
-    let report = meanwhile(&lab, || drop(remove(&lab, &[])));
+    let nothing = || ();
+    let report = meanwhile(&lab, nothing, || drop(remove(&lab, &[])));
     assert_eq!((told(&report), &report["changed"]), (vec!["nothing-applied"], &false.into()), "{report:#}");
     assert_ne!(lab.connect(EDGE4, 443), Reach::Accepted);
     // Where nothing was applied before, a first sync is what was asked for.
-    let report = meanwhile(&lab, || ());
+    let report = meanwhile(&lab, || drop(remove(&lab, &[])), nothing);
     assert_eq!(report["changed"], true, "{report:#}");
     assert_eq!(lab.rules(), rules);
     // As is one that finds its rules gone, but not by its own hand.
-    let report = meanwhile(&lab, || drop(lab.run(["nft", "flush", "chain", "inet", "filter", "input"])));
+    let report = meanwhile(&lab, nothing, || drop(lab.run(["nft", "flush", "chain", "inet", "filter", "input"])));
     assert_eq!((told(&report).contains(&"nothing-applied"), &report["changed"]), (false, &true.into()), "{report:#}");
     assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
 }
@@ -86,7 +98,7 @@ fn what_was_removed_while_a_run_waited_stays_removed() {
 #[test]
 fn a_run_whose_program_was_removed_while_it_waited_does_nothing_and_one_that_was_upgraded_goes_on() {
     let lab = applied();
-    let report = meanwhile(&lab, || {
+    let report = meanwhile(&lab, || (), || {
         lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
         lab.run(["cp", PROGRAM, "/usr/local/sbin/edgeallow.new"]);
         lab.run(["mv", "/usr/local/sbin/edgeallow.new", PROGRAM]);
@@ -95,7 +107,7 @@ fn a_run_whose_program_was_removed_while_it_waited_does_nothing_and_one_that_was
 
     // Also where nobody took the rules out before.
     let everything = ["/etc/edgeallow", "/var/lib/edgeallow", PROGRAM];
-    let report = meanwhile(&lab, || {
+    let report = meanwhile(&lab, || (), || {
         lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
         lab.run([["rm", "-r"].as_slice(), &everything].concat());
     });
