@@ -27,8 +27,7 @@ checks() {
     iptables --version | grep -q legacy || fail 'this is not legacy iptables'
     systemctl start edgeallow-apply.service && fail 'without the drop-in it says that it is done'
     open && fail 'without the drop-in it is done'
-    journalctl -q -u edgeallow-apply.service | grep -q 'iptables-legacy-save failed: .*Address family not supported' ||
-        fail 'without the drop-in nothing says what is missing'
+    logged edgeallow-apply.service 'iptables-legacy-save failed: .*Address family not supported'
     say 'without the drop-in edgeallow-apply.service fails and says at what'
     with_drop_in iptables-legacy edgeallow edgeallow-apply edgeallow-restore edgeallow-keep
     systemctl reset-failed edgeallow-apply.service

@@ -21,6 +21,10 @@ RULES
 }
 
 open() { nft list ruleset | grep -q 'comment "edgeallow'; }
+# What systemd starts by the way is open before its run has ended.
+applied() { [ "$(state ActiveState edgeallow-apply.service)" != activating ]; }
+restored() { [ "$(state ActiveState edgeallow-restore.service)" = active ]; }
+keeps_watch() { state StatusText edgeallow-keep.service | grep 'keeping watch' >/dev/null; }
 
 checks() {
     time_of() { systemctl show -p "$2" --value "$1"; }
@@ -30,8 +34,8 @@ checks() {
     [ "$before" -gt 0 ] && [ "$before" -le "$restored" ] && [ "$restored" -le "$network" ] ||
         fail "order of boot: nftables $before, restore $restored, network-pre $network"
     say 'at boot the restore comes after nftables and before the network'
-    journalctl -q -u edgeallow-restore.service | grep -q nothing-applied && ! open ||
-        fail 'a boot with an empty state folder'
+    logged edgeallow-restore.service nothing-applied
+    open && fail 'a boot with an empty state folder'
     say 'with an empty state folder it puts nothing back and says so'
 
     systemctl start edgeallow-fetch.service || fail 'edgeallow-fetch.service'
@@ -39,22 +43,19 @@ checks() {
     [ "$(stat -Lc %U /var/lib/edgeallow-fetch/list.json)" != root ] || fail 'it fetched as root'
     say 'edgeallow-fetch.service saves a list as nobody in particular'
     expect_open 'edgeallow-apply.service follows, and applies without network and with few capabilities'
-    for try in $(seq 100); do
-        [ "$(systemctl show -p ActiveState --value edgeallow-apply.service)" != activating ] && break
-        sleep 0.1
-    done
-    [ "$(systemctl show -p Result --value edgeallow-apply.service)" = success ] || fail 'edgeallow-apply.service'
+    until_it applied && [ "$(systemctl show -p Result --value edgeallow-apply.service)" = success ] || fail 'edgeallow-apply.service'
 
     for verb in restart reload; do
         systemctl "$verb" nftables.service || fail "$verb"
         expect_open "after systemctl $verb nftables it is put back"
-        # It is open before the run has ended, and systemd reloads nothing that is only just being started.
-        until [ "$(systemctl show -p ActiveState --value edgeallow-restore.service)" = active ]; do sleep 0.1; done
+        # systemd reloads nothing that is only just being started.
+        expect restored "and edgeallow-restore.service has ended"
     done
     systemctl stop nftables.service
     open && fail 'stopping nftables leaves our rules'
     systemctl start nftables.service
     expect_open 'after systemctl stop and start of nftables it is put back'
+    expect restored 'and edgeallow-restore.service has ended again'
 
     nft flush chain inet filter input
     systemctl start edgeallow.service || fail 'edgeallow.service'
@@ -65,7 +66,7 @@ checks() {
     nft flush chain inet filter input
     expect_open 'edgeallow-keep.service puts back what is flushed past systemd'
     systemctl reload edgeallow-keep.service || fail 'reload of the keeper'
-    systemctl show -p StatusText --value edgeallow-keep.service | grep -q 'keeping watch' || fail 'it tells no status'
+    expect keeps_watch 'it tells its status'
     systemctl stop edgeallow-keep.service
     [ "$(systemctl show -p Result --value edgeallow-keep.service)" = success ] || fail 'the keeper did not end cleanly'
     say 'it starts, reloads, tells how it is and ends as systemd wants it'
