@@ -72,12 +72,14 @@ fn theirs(variant: &str) -> String {
 
 /// Whether a TCP connection from that address to port 80 of this host succeeds.
 fn reaches(from: [u8; 4]) -> bool {
-    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+    use rustix::net::{AddressFamily, SocketType, bind, connect, getpeername, socket, sockopt};
     let listener = TcpListener::bind("192.0.2.1:80").unwrap();
     let client = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     sockopt::set_socket_timeout(&client, sockopt::Timeout::Send, Some(Duration::from_millis(400))).unwrap();
     bind(&client, &SocketAddrV4::new(Ipv4Addr::from(from), 0)).unwrap();
     let connected = connect(&client, &SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 80)).is_ok();
+    // The packets pass while the call is made. Whoever is woken too late is told that the time is over all the same.
+    let connected = connected || getpeername(&client).is_ok_and(|peer| peer.is_some());
     drop(listener);
     connected
 }

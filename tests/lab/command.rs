@@ -13,7 +13,7 @@ use std::{
 use super::{Lab, namespace::EDGEALLOW};
 
 /// Nothing in these tests takes longer unless it says so, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Authorities that edgeallow is to take for public ones, if there are any.
 const PUBLIC_ROOTS: &str = "/etc/ssl/public-roots.pem";
 /// A system administrator's PATH, whatever that of the test is.
@@ -127,7 +127,8 @@ impl Command<'_> {
             let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", argv[0]));
             started.send(child.id()).expect("the watchdog listens");
             let output = child.wait_with_output().unwrap_or_else(|e| panic!("cannot wait for {}: {e}", argv[0]));
-            ended.send(()).expect("the watchdog listens");
+            // Where it was too late, nobody listens any more.
+            let _ = ended.send(());
             output
         };
         let output = std::thread::scope(|scope| {

@@ -36,6 +36,8 @@ const PROGRAMS: [(&str, &str); 12] = [
 /// Where in the lab the parts of the overlays are kept, and the name of the internet's namespace.
 const STORE: &str = "/mnt";
 const INTERNET: &str = "/mnt/internet";
+/// The limit of open files, soft and hard.
+const OPEN_FILES: u64 = 20_000;
 /// Where edgeallow is installed in the lab.
 pub const EDGEALLOW: &str = "/usr/local/bin/edgeallow";
 
@@ -46,6 +48,7 @@ pub fn check_prerequisites() {
         keep_descriptors_to_ourselves();
         // As a service has it: servers read files that the tests write, under names of their own.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        settle_open_files();
         let mut missing = Vec::new();
         if !rustix::process::geteuid().is_root() {
             missing.push("these tests make throwaway hosts of namespaces: run them as root".to_owned());
@@ -70,6 +73,17 @@ fn keep_descriptors_to_ourselves() {
         #[allow(unsafe_code)]
         let file = unsafe { BorrowedFd::borrow_raw(fd) };
         let _ = rustix::io::fcntl_setfd(file, rustix::io::FdFlags::CLOEXEC);
+    }
+}
+
+/// How many files may be open, for dozens of labs at once and for the programs in them, is the same whoever starts the tests.
+fn settle_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    // Raising what is the most takes a privilege. Then it is what it may be.
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        let most = getrlimit(Resource::Nofile).maximum;
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
     }
 }
 

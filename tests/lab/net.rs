@@ -3,9 +3,10 @@
 use std::{
     fmt::Write as _,
     fs::File,
-    io::Write as _,
+    io::{ErrorKind, Write as _},
     net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -110,9 +111,15 @@ impl Listener {
     fn start(socket: Socket) -> Self {
         let accepting = socket.try_clone().expect("clone a socket");
         let thread = std::thread::spawn(move || {
-            while let Ok((mut connection, _)) = accepting.accept() {
-                // The client may be gone by now; that is its own affair.
-                let _ = connection.write_all(b".");
+            loop {
+                match accepting.accept() {
+                    // The client may be gone by now; that is its own affair.
+                    Ok((mut connection, _)) => drop(connection.write_all(b".")),
+                    // It is shut down (see below).
+                    Err(e) if e.kind() == ErrorKind::InvalidInput => break,
+                    // Of one connection, or of the moment.
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
             }
         });
         Self { socket, thread: Some(thread) }

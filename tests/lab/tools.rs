@@ -51,7 +51,12 @@ impl Lab {
 fn without_files(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() { without_files(&entry.path())? } else { fs::remove_file(entry.path())? }
+        if entry.file_type()?.is_dir() {
+            without_files(&entry.path())?;
+            continue;
+        }
+        // The machine's own services may have taken it away by now.
+        fs::remove_file(entry.path()).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
     }
     Ok(())
 }

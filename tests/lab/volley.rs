@@ -25,6 +25,8 @@ const GREETING: &[u8] = b".";
 const ANSWER: &[u8] = b"x";
 /// How often everybody is given a turn.
 const TURN: Duration = Duration::from_millis(1);
+/// What one round counts for at most: a machine that stands still for a second has given nobody a second's turns.
+const ROUND: Duration = Duration::from_millis(20);
 
 /// One connection to try: from this address to this port of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -107,18 +109,21 @@ impl<'a> Volley<'a> {
         Self { lab, doors, icmp4, icmp6, next_port: 1024 }
     }
 
-    /// Tries them all at once. What is not decided after `patience` never will be: the next try of TCP comes after a second.
+    /// Tries them all at once. What is not decided after `patience`, counted in turns that everybody had, never will be: the
+    /// next try of TCP comes after a second.
     pub fn fire(&mut self, shots: &[Shot], patience: Duration) -> HashMap<Shot, Outcome> {
         // What is left of the last time is no answer to this one.
         self.rejects();
         self.callers();
-        let start = Instant::now();
         let mut waiting = self.connect(shots);
+        let (mut waited, mut round) = (Duration::ZERO, Instant::now());
         let mut outcomes = HashMap::new();
         let mut servers = Vec::new();
         let mut rejected = HashSet::new();
         while !waiting.is_empty() {
-            let late = start.elapsed() >= patience;
+            waited += round.elapsed().min(ROUND);
+            round = Instant::now();
+            let late = waited >= patience;
             rejected.extend(self.rejects());
             servers.extend(self.callers());
             servers.retain_mut(|s| !echo(s));

@@ -33,22 +33,23 @@ const RECORDED: [&str; 12] = [
 impl Lab {
     /// From now on every start of a firewall's program is written down.
     pub fn record_programs(&self) {
-        self.files(|| {
-            fs::create_dir_all("/mnt/real")?;
-            for name in RECORDED {
-                let Some(path) =
-                    ["/usr/sbin", "/usr/bin"].map(|d| format!("{d}/{name}")).into_iter().find(|p| is_file(p))
-                else {
-                    continue;
-                };
-                fs::copy(&path, format!("/mnt/real/{name}"))?;
-                // The xtables programs are one file with many names, and take the name as their first argument too.
-                let call = if name.starts_with("xtables") { "\"${0##*/}\" \"$@\"" } else { "\"$@\"" };
-                let script = format!("#!/bin/sh\necho \"${{0##*/}} $*\" >>{SPAWNED}\nexec /mnt/real/{name} {call}\n");
-                fs::write(&path, script)?;
-            }
-            fs::write(SPAWNED, "")
+        let places = |name: &str| ["/usr/sbin", "/usr/bin"].map(|folder| format!("{folder}/{name}"));
+        let found: Vec<(&str, String)> = self.inside(|| {
+            RECORDED.iter().filter_map(|n| Some((*n, places(n).into_iter().find(|p| is_file(p))?))).collect()
         });
+        // Renamed into their places: nothing that a daemon executes just now is written to.
+        let (mut copied, mut placed) = (String::new(), String::new());
+        for (name, path) in found {
+            // The xtables programs are one file with many names, and take the name as their first argument too.
+            let call = if name.starts_with("xtables") { "\"${0##*/}\" \"$@\"" } else { "\"$@\"" };
+            let script = format!("#!/bin/sh\necho \"${{0##*/}} $*\" >>{SPAWNED}\nexec /mnt/real/{name} {call}\n");
+            self.write_file(&format!("{path}.new"), script);
+            copied += &format!(" {path}");
+            placed += &format!("chmod --reference={path} {path}.new\nmv {path}.new {path}\n");
+        }
+        let line = format!("set -e\nmkdir -p /mnt/real\ncp {copied} /mnt/real\n{placed}");
+        self.run(["sh", "-c", &line]);
+        self.write_file(SPAWNED, "");
     }
 
     /// What has been started since the last call, a command a line.
@@ -78,13 +79,14 @@ impl Lab {
             if self.hears("delete table inet lab_begin") {
                 break;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "nft monitor stays silent");
+            assert!(start.elapsed() < Duration::from_secs(60), "nft monitor stays silent");
             sleep(Duration::from_millis(20));
         }
         let work = work();
         self.run(["nft", "add", "table", "inet", "lab_end"]);
+        let start = Instant::now();
         while !self.hears("add table inet lab_end") {
-            assert!(start.elapsed() < Duration::from_secs(120), "nft monitor fell silent");
+            assert!(start.elapsed() < Duration::from_secs(60), "nft monitor fell silent");
             sleep(Duration::from_millis(5));
         }
         self.run(["nft", "delete", "table", "inet", "lab_end"]);
