@@ -1,6 +1,10 @@
 //! A real Apache with mod_evasive, flooded from Cloudflare's addresses and a stranger's; one test for each trap.
 
-use std::time::Instant;
+use std::{
+    fs,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use crate::{
     lab::{EDGE4, Lab, OTHER_EDGE4, STRANGER4, diff},
@@ -40,9 +44,46 @@ pub fn install(lab: &Lab) {
 
 pub(super) fn host() -> Lab {
     let lab = stopped();
-    lab.run(["apachectl", "start"]);
+    start(&lab);
     lab
 }
+
+const PID: &str = "/run/apache2/apache2.pid";
+
+/// Starts Apache, and waits until it is at work: `apachectl` ends before its ports are open.
+pub fn start(lab: &Lab) {
+    lab.run(["apachectl", "start"]);
+    await_workers(lab, &[]);
+}
+
+/// The processes that answer requests.
+pub fn workers(lab: &Lab) -> Vec<u32> {
+    lab.inside(|| {
+        let main = fs::read_to_string(PID).unwrap_or_default();
+        // The parent is the second word behind the program's name (proc(5)).
+        let is_of_it = |stat: &str| stat.rsplit(") ").next()?.split(' ').nth(1).map(|parent| parent == main.trim());
+        let all = fs::read_dir("/proc").expect("the process table").flatten();
+        let numbers = all.filter_map(|e| e.file_name().to_str()?.parse().ok());
+        let of_it =
+            |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| is_of_it(&s) == Some(true));
+        numbers.filter(of_it).collect()
+    })
+}
+
+/// Waits until all that answer are others than these. A graceful restart replaces them one after the other.
+pub fn await_workers(lab: &Lab, before: &[u32]) {
+    let start = Instant::now();
+    loop {
+        let now = workers(lab);
+        if !now.is_empty() && now.iter().all(|pid| !before.contains(pid)) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "Apache's processes were {before:?} and are {now:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Forty requests from an address: how many were not answered 200.
 pub fn refused(lab: &Lab, from: &str) -> u32 {
@@ -60,7 +101,9 @@ pub fn refused(lab: &Lab, from: &str) -> u32 {
 fn floods_from_cloudflare_are_answered_throughout_and_a_strangers_are_not() {
     let lab = host();
     assert!(refused(&lab, EDGE4) > 0, "mod_evasive refuses before");
+    let before = workers(&lab);
     let report = sync(&lab, &[]);
+    await_workers(&lab, &before);
     assert_eq!(part_of(&report, "mod_evasive")["state"], "applied", "{report:#}");
     for edge in [EDGE4, OTHER_EDGE4] {
         assert_eq!(refused(&lab, edge), 0, "{edge}");
@@ -78,36 +121,45 @@ fn cidr_is_silently_ignored_by_1_10_1() {
     let lab = stopped();
     lab.write_file("/etc/apache2/conf-enabled/his.conf", "DOSWhitelist 173.245.48.0/20\n");
     lab.run(["apachectl", "configtest"]);
-    lab.run(["apachectl", "start"]);
+    start(&lab);
     assert!(refused(&lab, EDGE4) > 0);
+    let before = workers(&lab);
     sync(&lab, &[]);
+    await_workers(&lab, &before);
     assert_eq!(refused(&lab, EDGE4), 0);
 }
 
 #[test]
 fn a_dos_directive_inside_a_later_virtual_host_wipes_the_list_so_it_is_read_last() {
     let lab = host();
+    let before = workers(&lab);
     sync(&lab, &[]);
+    await_workers(&lab, &before);
     let site = "<VirtualHost *:8080>\nDocumentRoot /var/www/html\nDOSPageCount 3\n</VirtualHost>\n";
     lab.write_file("/etc/apache2/sites-enabled/000-default.conf", site);
+    let before = workers(&lab);
     lab.run(["apachectl", "graceful"]);
-    wait_for(&lab, |n| n > 0);
+    await_workers(&lab, &before);
+    assert!(refused(&lab, OTHER_EDGE4) > 0);
+    let before = workers(&lab);
     let report = sync(&lab, &[]);
     assert_eq!(part_of(&report, "mod_evasive")["state"], "applied", "{report:#}");
-    wait_for(&lab, |n| n == 0);
-    assert_eq!(refused(&lab, EDGE4), 0);
+    await_workers(&lab, &before);
+    for edge in [EDGE4, OTHER_EDGE4] {
+        assert_eq!(refused(&lab, edge), 0, "{edge}");
+    }
     assert!(!lab.exists(OURS) && lab.exists("/etc/apache2/sites-enabled/zzz-edgeallow-evasive.conf"));
     let warned = report["warnings"].as_array().is_some_and(|w| w.iter().any(|w| w["id"] == "mod-evasive-vhost"));
     assert!(warned, "{report:#}");
     expect_status(&lab, 0);
 }
 
-/// A graceful restart replaces the processes one after the other.
-pub(super) fn wait_for(lab: &Lab, good: impl Fn(u32) -> bool) {
+/// Waits until an address fares like this: which of several restarts was the last is not known.
+pub(super) fn wait_for(lab: &Lab, from: &str, good: impl Fn(u32) -> bool) {
     let start = Instant::now();
-    while !good(refused(lab, OTHER_EDGE4)) {
-        assert!(start.elapsed().as_secs() < 20, "Apache doesn't read its new configuration");
-        std::thread::sleep(std::time::Duration::from_millis(200));
+    while !good(refused(lab, from)) {
+        assert!(start.elapsed() < PATIENCE, "Apache doesn't read its new configuration");
+        sleep(Duration::from_millis(200));
     }
 }
 
@@ -180,8 +232,8 @@ fn an_apache_that_is_stopped_is_not_started() {
     assert_eq!(part_of(&report, "mod_evasive")["state"], "removed", "{report:#}");
     super::expect_nothing_of_ours(&lab, "mod_evasive");
     sync(&lab, &[]);
-    assert!(!lab.exists("/run/apache2/apache2.pid"));
-    lab.run(["apachectl", "start"]);
+    assert!(!lab.exists(PID));
+    start(&lab);
     expect_status(&lab, 0);
     assert_eq!(refused(&lab, EDGE4), 0);
 }
@@ -195,6 +247,6 @@ fn removal_restores_the_machine() {
     assert_eq!(part_of(&report, "mod_evasive")["state"], "removed", "{report:#}");
     let found = diff(&before, &lab.tree(&["/etc"]));
     assert!(found.is_empty(), "{}", found.join("\n"));
-    wait_for(&lab, |n| n > 0);
+    wait_for(&lab, OTHER_EDGE4, |n| n > 0);
     assert_eq!(remove(&lab, &[])["changed"], false);
 }

@@ -17,7 +17,7 @@ fn host() -> Lab {
     fail2ban::install(&lab, fail2ban::JAILS);
     fail2ban::start(&lab);
     mod_evasive::install(&lab);
-    lab.run(["apachectl", "start"]);
+    mod_evasive::start(&lab);
     assert_eq!(Door::of_packets(&lab, &EDGES), Door::Open);
     lab
 }
