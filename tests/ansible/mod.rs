@@ -4,7 +4,6 @@ mod fleet;
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
 };
 
@@ -160,11 +159,9 @@ fn a_broken_host_fails_alone(fleet: &Fleet) {
     let broken = fleet.host("ipt3");
     broken.run(["cp", "-a", IPTABLES, "/mnt/iptables"]);
     let rules = broken.rules();
-    broken.files(|| {
-        fs::remove_file(IPTABLES)?;
-        fs::write(IPTABLES, BROKEN)?;
-        fs::set_permissions(IPTABLES, fs::Permissions::from_mode(0o755))
-    });
+    broken.files(|| fs::remove_file(IPTABLES));
+    broken.write_file(IPTABLES, BROKEN);
+    broken.chmod(IPTABLES, 0o755);
     // Without the configuration of the last run: port 80 is opened again.
     let played = site(fleet, &[]);
     assert_eq!(played.output.status, Some(2), "{:?}", played.output);

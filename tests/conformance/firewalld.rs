@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -22,6 +23,8 @@ pub struct Firewalld {
     drop: bool,
 }
 
+/// It is a Python program, which takes a second to start where nothing else is at work.
+const PATIENCE: Duration = Duration::from_secs(120);
 const CONF: &str = "/etc/firewalld/firewalld.conf";
 const SETS: [&str; 2] = ["/etc/firewalld/ipsets/edgeallow-v4.xml", "/etc/firewalld/ipsets/edgeallow-v6.xml"];
 
@@ -74,6 +77,12 @@ impl Kind for Firewalld {
         lab.write_file("/etc/firewalld/zones/mine.xml", administrators_zone(self.drop));
         lab.files(|| fs::create_dir_all("/run/dbus"));
         daemon(lab, &["/usr/bin/dbus-daemon", "--system", "--nofork", "--nopidfile"]);
+        // firewalld ends where it finds no bus.
+        let begun = Instant::now();
+        while lab.inside(|| UnixStream::connect("/run/dbus/system_bus_socket").is_err()) {
+            assert!(begun.elapsed() < PATIENCE, "the bus does not come up");
+            sleep(Duration::from_millis(10));
+        }
         start(lab);
     }
 
@@ -156,7 +165,7 @@ pub fn start(lab: &Lab) {
     daemon(lab, &["/usr/sbin/firewalld", "--nofork", "--nopid"]);
     let begun = Instant::now();
     while lab.command(["firewall-cmd", "--state"]).run().status != Some(0) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "firewalld does not come up");
+        assert!(begun.elapsed() < PATIENCE, "firewalld does not come up");
         sleep(Duration::from_millis(100));
     }
 }
@@ -167,7 +176,7 @@ pub fn stop(lab: &Lab) {
     lab.run(["kill", &pid]);
     let begun = Instant::now();
     while process(lab).is_some() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "firewalld does not stop");
+        assert!(begun.elapsed() < PATIENCE, "firewalld does not stop");
         sleep(Duration::from_millis(100));
     }
 }

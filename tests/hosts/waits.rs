@@ -98,19 +98,27 @@ fn what_was_removed_while_a_run_waited_stays_removed() {
 #[test]
 fn a_run_whose_program_was_removed_while_it_waited_does_nothing_and_one_that_was_upgraded_goes_on() {
     let lab = applied();
-    let report = meanwhile(&lab, || (), || {
-        lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
-        lab.run(["cp", PROGRAM, "/usr/local/sbin/edgeallow.new"]);
-        lab.run(["mv", "/usr/local/sbin/edgeallow.new", PROGRAM]);
-    });
+    let report = meanwhile(
+        &lab,
+        || (),
+        || {
+            lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+            lab.run(["cp", PROGRAM, "/usr/local/sbin/edgeallow.new"]);
+            lab.run(["mv", "/usr/local/sbin/edgeallow.new", PROGRAM]);
+        },
+    );
     assert_eq!(report["changed"], true, "{report:#}");
 
     // Also where nobody took the rules out before.
     let everything = ["/etc/edgeallow", "/var/lib/edgeallow", PROGRAM];
-    let report = meanwhile(&lab, || (), || {
-        lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
-        lab.run([["rm", "-r"].as_slice(), &everything].concat());
-    });
+    let report = meanwhile(
+        &lab,
+        || (),
+        || {
+            lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+            lab.run([["rm", "-r"].as_slice(), &everything].concat());
+        },
+    );
     assert_eq!((told(&report), &report["changed"]), (vec!["nothing-applied"], &false.into()), "{report:#}");
     assert!(everything.iter().all(|path| !lab.exists(path)), "something came back");
     assert_ne!(lab.connect(EDGE4, 443), Reach::Accepted);

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -34,10 +35,14 @@ fn a_port_without_a_listener_refuses_until_there_is_one() {
 fn a_drop_policy_is_a_timeout_and_a_matrix_of_them_costs_one() {
     let lab = Lab::new();
     lab.feed(["nft", "-f", "-"], DROP_ALL);
-    let start = Instant::now();
-    let table = lab.table(&[EDGE4, EDGE6, STRANGER4, STRANGER6], &[80, 443]);
-    assert!(table.0.values().all(|r| *r == Reach::Timeout), "{table:?}");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?} for eight probes at once", start.elapsed());
+    // One after the other they would take nine. A machine that stands still takes more time for one of the tables.
+    let table = || {
+        let start = Instant::now();
+        let table = lab.table(&[EDGE4, EDGE6, STRANGER4, STRANGER6], &[80, 443]);
+        assert!(table.0.values().all(|r| *r == Reach::Timeout), "{table:?}");
+        start.elapsed()
+    };
+    assert!((0..10).any(|_| table() < Duration::from_secs(5)), "eight probes at once don't cost what one does");
 }
 
 #[test]
@@ -172,13 +177,19 @@ fn a_failing_program_fails_the_test_with_its_words() {
 
 #[test]
 fn a_lab_is_made_in_a_moment() {
-    Lab::new();
-    let fastest = (0..5).map(|_| {
+    // A moment is what two hundred of the smallest programs take to run, on a machine however busy: a fifth of a second
+    // where nothing else is at work.
+    let time = |what: &dyn Fn()| {
         let start = Instant::now();
-        let _lab = Lab::new();
+        what();
         start.elapsed()
+    };
+    let program = || assert!(Command::new("/bin/true").status().is_ok_and(|s| s.success()));
+    let in_a_moment = (0..10).any(|_| {
+        let moment = time(&|| (0..200).for_each(|_| program()));
+        let lab = time(&|| drop(Lab::new()));
+        println!("a lab takes {lab:?}, a moment {moment:?}");
+        lab < moment
     });
-    let fastest = fastest.min().expect("five tries");
-    println!("a lab takes {fastest:?}");
-    assert!(fastest < Duration::from_millis(500), "{fastest:?}");
+    assert!(in_a_moment, "none of ten labs was made in a moment");
 }

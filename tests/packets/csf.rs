@@ -48,6 +48,15 @@ fn behind(lab: &Lab, line: &str) {
     lab.run(["sh", "-c", &format!("({line}) </dev/null >/dev/null 2>&1 &")]);
 }
 
+/// Waits until something in the background has made this file.
+fn wait_for(lab: &Lab, path: &str) {
+    let start = Instant::now();
+    while !lab.exists(path) {
+        assert!(start.elapsed() < Duration::from_secs(90), "there is no {path}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn warnings(report: &serde_json::Value) -> Vec<String> {
     let all = report["warnings"].as_array().expect("warnings");
     all.iter()
@@ -74,18 +83,14 @@ fn a_deny_that_drops_only_the_outgoing_answer_keeps_nobody_out(kind: &Csf) {
 fn a_holder_of_csfs_lock_is_waited_for(kind: &Csf) {
     let lab = host(kind);
     behind(&lab, "flock /var/lib/csf/csf.lock sh -c 'touch /run/held; sleep 2; touch /run/released'");
-    while !lab.exists("/run/held") {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&lab, "/run/held");
     let start = Instant::now();
     sync(&lab, &[]);
     assert!(lab.exists("/run/released"), "changed after {:?}, while another held the lock", start.elapsed());
     expect_only_cloudflare(&lab, "after the lock was free");
     // A dry run, and a run with nothing to do, want no lock.
-    behind(&lab, "flock /var/lib/csf/csf.lock sh -c 'touch /run/held2; sleep 60; touch /run/released2'");
-    while !lab.exists("/run/held2") {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    behind(&lab, "flock /var/lib/csf/csf.lock sh -c 'touch /run/held2; sleep 1000; touch /run/released2'");
+    wait_for(&lab, "/run/held2");
     assert_eq!(sync(&lab, &[])["changed"], false);
     assert!(!lab.exists("/run/released2"));
 }
@@ -99,9 +104,7 @@ fn a_restart_of_csf_at_the_same_time_ends_open_to_cloudflare_alone(kind: &Csf) {
         // It may find CSF in the middle of its start, and then leave it to the next run.
         let output = try_sync(&lab, &[]);
         assert!(matches!(output.status, Some(0 | 4 | 5)), "{output:?}");
-        while !lab.exists("/run/restarted") {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for(&lab, "/run/restarted");
         lab.files(|| fs::remove_file("/run/restarted"));
         sync(&lab, &[]);
         expect_only_cloudflare(&lab, "after a restart at the same time");
@@ -255,10 +258,7 @@ fn the_warnings_name_addresses_and_fixes(kind: &Csf) {
 
 fn nobody_runs_csf(kind: &Csf) {
     let lab = host(kind);
-    lab.files(|| {
-        fs::copy("/usr/sbin/csf", "/mnt/csf")?;
-        fs::write("/usr/sbin/csf", "#!/bin/sh\necho \"$*\" >>/run/csf.was.run\n")
-    });
+    lab.write_file("/usr/sbin/csf", "#!/bin/sh\necho \"$*\" >>/run/csf.was.run\n");
     sync(&lab, &[]);
     lab.edgeallow(["status", "--offline"]).expect(0);
     lab.edgeallow(["backends"]).expect(0);

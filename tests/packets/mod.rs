@@ -4,7 +4,7 @@ mod csf;
 mod firewalld;
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -34,21 +34,21 @@ fn no_connection_is_lost_while_the_list_keeps_changing(kind: &dyn Kind) {
     kind.setup(&lab);
     let lists = [list_with(&lab, "one", &["9.9.9.0/24"]), list_with(&lab, "two", &["9.9.8.0/24", "2620:fe::/48"])];
     sync(&lab, &["--list", &lists[0]]);
-    let (stop, lab) = (&AtomicBool::new(false), &lab);
+    let (stop, tried, lab) = (&AtomicBool::new(false), &AtomicU32::new(0), &lab);
     let (made, lost) = std::thread::scope(|scope| {
         let flows: Vec<_> = [EDGE4, EDGE6]
             .map(|from| {
                 scope.spawn(move || {
-                    let (mut made, mut lost) = (0, Vec::new());
+                    let mut lost = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
                         let reach = lab.connect(from, 443);
-                        made += 1;
+                        tried.fetch_add(1, Ordering::Relaxed);
                         if reach != Reach::Accepted {
                             lost.push(format!("{from}: {reach}"));
                         }
                         std::thread::sleep(Duration::from_millis(1));
                     }
-                    (made, lost)
+                    lost
                 })
             })
             .into_iter()
@@ -57,17 +57,18 @@ fn no_connection_is_lost_while_the_list_keeps_changing(kind: &dyn Kind) {
         let changes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             // Each change is three starts of firewall-cmd there, a second each on a busy machine.
             let changes = if kind.backend() == "firewalld" { 20 } else { 200 };
-            for i in 1..=changes {
+            // Fewer connections prove little, on a machine whose processors are not shared out evenly too.
+            let proves = || tried.load(Ordering::Relaxed) >= 400 || flows.iter().any(|flow| flow.is_finished());
+            for i in (1..).take_while(|i| *i <= changes || !proves()) {
                 let report = sync(lab, &["--list", &lists[i % 2], "--remove-now"]);
                 assert_eq!(part_of(&report, kind.backend())["state"], "applied", "change {i}: {report:#}");
             }
         }));
         stop.store(true, Ordering::Relaxed);
-        let ends: Vec<_> = flows.into_iter().map(|f| f.join().expect("a flow")).collect();
+        let lost: Vec<_> = flows.into_iter().flat_map(|f| f.join().expect("a flow")).collect();
         changes.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (ends.iter().map(|e| e.0).sum::<u32>(), ends.into_iter().flat_map(|e| e.1).collect::<Vec<_>>())
+        (tried.load(Ordering::Relaxed), lost)
     });
-    assert!(made > 400, "only {made} connections were tried, which proves little");
     assert!(lost.is_empty(), "{}: {} of {made} connections were lost: {lost:?}", kind.backend(), lost.len());
 }
 

@@ -1,6 +1,6 @@
 //! What ufw does to those who add rules to it, trap by trap, on the real program.
 
-use std::{fs, path::Path};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -205,10 +205,10 @@ fn odd_rules_of_his_stay_byte_for_byte() {
 fn a_ufw_of_another_version_is_told_by_its_own_command() {
     let lab = Lab::new();
     UFW.setup(&lab);
-    lab.files(|| {
-        let text = fs::read_to_string("/usr/sbin/ufw")?.replace("version = \"0.36.2\"", "version = \"0.99\"");
-        fs::write(Path::new("/usr/sbin/ufw"), text)
-    });
+    let text = lab.read_file("/usr/sbin/ufw");
+    let version = text.lines().find(|l| l.starts_with("version = \"")).expect("ufw's version").to_owned();
+    let other = version.split('"').next().expect("what stands before it").to_owned() + "\"0.99\"";
+    lab.write_file("/usr/sbin/ufw", text.replace(&version, &other));
     let before = lab.tree(&["/etc/ufw"]);
     let report = sync(&lab, &[]);
     assert!(part_of(&report, "ufw")["changes"].to_string().contains("ufw prepend allow from"), "{report:#}");
@@ -230,7 +230,8 @@ fn while_ufw_is_at_work_its_lock_is_waited_for() {
     std::thread::scope(|scope| {
         let holding = scope.spawn(|| lab.run(["python3", "-c", holder]));
         while !lab.exists("/run/held") {
-            std::thread::yield_now();
+            assert!(!holding.is_finished(), "ufw's lock can't be held");
+            std::thread::sleep(Duration::from_millis(5));
         }
         try_sync(&lab, &[]).expect_ok();
         assert!(lab.exists("/run/let-go"), "it didn't wait for ufw's lock");
