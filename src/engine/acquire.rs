@@ -115,7 +115,7 @@ pub fn acquire(
     };
     let from = Trust { session, options, last: last.as_ref().map(|(list, _)| list).or(held.as_ref()) };
     if !options.lists.is_empty() {
-        return from.files();
+        return from.files(last.as_ref().map(|(_, stored)| stored.fetched_at), warnings);
     }
     if !session.offline {
         match from.network(state, warnings)? {
@@ -295,10 +295,13 @@ impl Trust<'_> {
         }))
     }
 
-    fn files(&self) -> Result<Acquired> {
+    /// Lists that the operator names, each as old as it says itself. `held` is the time of the last good copy.
+    fn files(&self, held: Option<Timestamp>, warnings: &mut Vec<Warning>) -> Result<Acquired> {
+        let now = self.session.now;
         let mut raw = RawList::default();
         let mut names = Vec::new();
         let mut etag = None;
+        let mut oldest = now;
         for path in &self.options.lists {
             let (name, bytes) = read(path)?;
             if json::looks_like_it(&bytes) {
@@ -307,18 +310,28 @@ impl Trust<'_> {
                     raw.extend(parse::entries(&name, part)?);
                 }
                 etag = list.etag;
+                oldest = list.fetched_at.map_or(oldest, |at| at.min(oldest));
             } else {
                 raw.extend(parse::text(&name, &bytes)?);
             }
             names.push(name);
         }
+        let name = names.join(", ");
+        if let Some(held) = held.filter(|held| oldest < *held && !in_future(*held, now)) {
+            let what = format!(
+                "{name} was fetched on {}, before the last good copy of {}: what Cloudflare has opened since is not in it",
+                oldest.strftime("%Y-%m-%d"),
+                held.strftime("%Y-%m-%d")
+            );
+            warnings.push(Warning::new("older-list", what));
+        }
         Ok(Acquired {
             list: self.vetted(raw)?,
             origin: Origin::File,
-            name: names.join(", "),
+            name,
             etag,
             validator: None,
-            fetched_at: self.session.now,
+            fetched_at: oldest,
             fresh_read: true,
         })
     }

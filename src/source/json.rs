@@ -6,6 +6,7 @@
 
 use std::{fmt, marker::PhantomData};
 
+use jiff::Timestamp;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -26,6 +27,8 @@ pub struct List {
     pub jdcloud: Vec<String>,
     /// Cloudflare's own mark of this list; not the header of the same name.
     pub etag: Option<String>,
+    /// When it was fetched, by the account of whoever wrote it down.
+    pub fetched_at: Option<Timestamp>,
 }
 
 /// Whether it went well. `result` is not looked at, for it may be anything when it didn't.
@@ -102,6 +105,7 @@ pub fn parse(bytes: &[u8]) -> Result<List> {
         v6: family(ipv6_cidrs, "IPv6", "ipv6_cidrs")?,
         jdcloud: jdcloud_cidrs.unwrap_or_default(),
         etag,
+        fetched_at: None,
     })
 }
 
@@ -126,6 +130,7 @@ enum Command {
 #[derive(Deserialize)]
 struct Source {
     etag: Option<String>,
+    fetched_at: Option<Timestamp>,
 }
 
 /// Reads a document from a file: the API's, or what `edgeallow fetch --format json` has printed.
@@ -147,8 +152,8 @@ pub fn parse_file(bytes: &[u8]) -> Result<List> {
         let why = error.get("message").and_then(Value::as_str).unwrap_or("it gives no reason");
         return Err(text::not_a_list(&format!("it is the report of a fetch that failed: {}", text::clean(why))));
     }
-    let etag = source.and_then(|Object(source)| source.etag);
-    Ok(List { v4: family(v4, "IPv4", "v4")?, v6: family(v6, "IPv6", "v6")?, jdcloud: vec![], etag })
+    let (etag, fetched_at) = source.map_or((None, None), |Object(source)| (source.etag, source.fetched_at));
+    Ok(List { v4: family(v4, "IPv4", "v4")?, v6: family(v6, "IPv6", "v6")?, jdcloud: vec![], etag, fetched_at })
 }
 
 fn family(cidrs: Option<Vec<String>>, name: &str, key: &str) -> Result<Vec<String>> {
@@ -222,6 +227,9 @@ mod tests {
         let full = "\"source\":{\"etag\":\"x\",\"v4\":1},\"v4\":[\"a\"],\"v6\":[\"b\"],\"warnings\":[],\"error\":null";
         let list = parse_file(printed(1, full).as_bytes()).unwrap();
         assert_eq!((list.v4, list.v6, list.etag), (vec!["a".into()], vec!["b".into()], Some("x".into())));
+        let dated = printed(1, &full.replace("\"v4\":1", "\"fetched_at\":\"2020-01-01T00:00:00Z\""));
+        let at = parse_file(dated.as_bytes()).unwrap().fetched_at;
+        assert_eq!((at, list.fetched_at), (Some("2020-01-01T00:00:00Z".parse().unwrap()), None));
         assert_eq!(parse(printed(1, full).as_bytes()).unwrap_err().kind, ErrorKind::ListNotAList);
         assert_eq!(parse_file(REAL).unwrap(), parse(REAL).unwrap());
         for (text, kind, words) in [

@@ -558,12 +558,28 @@ fn a_disk_that_is_full_when_the_state_is_saved_is_said_and_the_result_is_told_as
     }
 }
 
+#[test]
+fn a_list_in_a_file_is_as_old_as_it_says() {
+    let lab = host(&WITH_INCLUDE);
+    lab.write_file("/run/printed.json", saved("2020-01-01T00:00:00Z", &[]));
+    let list = list_with(&lab, "text", &[]);
+    let list_of = |report: &Value| report["source"]["fetched_at"].as_str().expect("a time")[..10].to_owned();
+    let warns = |report: &Value| report["warnings"].to_string().contains("older-list");
+    let first = sync(&lab, &["--list", "/run/printed.json"]);
+    assert!(list_of(&first) == "2020-01-01" && !warns(&first), "{first:#}");
+    assert_eq!(list_of(&sync(&lab, &[])), "2020-01-01", "the last good copy is of that day");
+    // Text says nothing, so it is of today; what was fetched before that is older.
+    assert_ne!(list_of(&sync(&lab, &["--list", &list])), "2020-01-01");
+    let again = sync(&lab, &["--list", "/run/printed.json"]);
+    assert!(list_of(&again) == "2020-01-01" && warns(&again), "{again:#}");
+}
+
 /// What `fetch --save` writes, as fetched from the API at this time.
 fn saved(at: &str, v4: &[&str]) -> String {
     let (four, six): (Vec<&str>, Vec<&str>) = crate::run::PUBLISHED.iter().partition(|p| p.contains('.'));
     let source = serde_json::json!({ "name": "cloudflare", "origin": "api", "etag": "x", "fetched_at": at });
     let four = [four.as_slice(), v4].concat();
-    serde_json::json!({ "schema": 1, "source": source, "v4": four, "v6": six }).to_string()
+    serde_json::json!({ "schema": 1, "command": "fetch", "source": source, "v4": four, "v6": six }).to_string()
 }
 
 #[test]
