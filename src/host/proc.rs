@@ -178,10 +178,10 @@ mod tests {
 
     #[test]
     fn this_process_holds_its_socket() {
-        let _server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let inode =
-            fs::read_dir("/proc/self/fd").unwrap().flatten().find_map(|e| socket(&fs::read_link(e.path()).ok()?));
-        let inode = inode.unwrap();
+        use std::os::fd::AsRawFd as _;
+        // This very one: those of other tests come and go.
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = socket(&fs::read_link(format!("/proc/self/fd/{}", server.as_raw_fd())).unwrap()).unwrap();
         let found = holders(&[inode]);
         assert!(found[&inode].iter().any(|p| p.pid == std::process::id() && p.file.is_some()), "{found:?}");
 

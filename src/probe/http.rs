@@ -357,8 +357,8 @@ mod tests {
     const ASK: Get<'_> = Get { host: "shop.example", path: "/a?b=c", visitor: Scheme::Https };
     const LONG: Limits = Limits { connect: Duration::from_secs(20), answer: Duration::from_secs(20) };
 
-    /// What is made of a server that answers this and closes, or stays, and the request that it got.
-    fn asked(answer: Vec<u8>, stays: bool) -> (Outcome, String) {
+    /// What is made of a server that answers this and closes, or stays and is waited for so long, and the request that it got.
+    fn asked(answer: Vec<u8>, stays: Option<Duration>) -> (Outcome, String) {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = server.local_addr().unwrap();
         let thread = thread::spawn(move || {
@@ -367,25 +367,25 @@ mod tests {
             let length = client.read(&mut request).unwrap();
             // A client that has read enough hangs up.
             let _ = client.write_all(&answer);
-            if stays {
+            if stays.is_some() {
                 let _ = client.read(&mut [0]);
             }
             String::from_utf8(request[..length].to_vec()).unwrap()
         });
-        let limits = Limits { answer: Duration::from_millis(if stays { 300 } else { 20_000 }), ..LONG };
+        let limits = Limits { answer: stays.unwrap_or(LONG.answer), ..LONG };
         let outcome = wait(get_at(to, ASK, limits)).unwrap();
         (outcome, thread.join().unwrap())
     }
 
     fn outcome(answer: impl Into<Vec<u8>>) -> Outcome {
-        asked(answer.into(), false).0
+        asked(answer.into(), None).0
     }
 
     #[test]
     fn an_answer_is_told_and_the_request_is_what_cloudflare_would_send() {
         let answer =
             "HTTP/1.1 301 Moved\r\nLocation: https://shop.example/\r\nServer: nginx\r\nContent-Length: 2\r\n\r\nhi";
-        let (outcome, request) = asked(answer.into(), true);
+        let (outcome, request) = asked(answer.into(), Some(LONG.answer));
         let answer = outcome.answer().unwrap_or_else(|| panic!("{outcome:?}"));
         assert_eq!(
             (answer.status, answer.location.as_deref(), answer.server.as_deref(), &answer.body[..], answer.rest),
@@ -417,7 +417,7 @@ mod tests {
         let huge =
             "HTTP/1.1 200 OK\r\n".to_owned() + &format!("Set-Cookie: {}\r\n", "x".repeat(8000)).repeat(20) + "\r\n";
         assert_eq!(outcome(huge), Outcome::Oversized);
-        assert_eq!(asked(b"HTTP/1.1 20".into(), true).0, Outcome::Stalled);
+        assert_eq!(asked(b"HTTP/1.1 20".into(), Some(Duration::from_millis(300))).0, Outcome::Stalled);
         let long =
             "HTTP/1.1 200 OK\r\n".to_owned() + &format!("Set-Cookie: {}\r\n", "x".repeat(8000)).repeat(15) + "\r\n";
         assert_eq!(outcome(long).answer().map(|a| a.status), Some(200), "up to the limit it is well");
@@ -429,7 +429,12 @@ mod tests {
         assert!(matches!(outcome(settings), Outcome::Garbled(_)), "over plain HTTP nobody asks in it");
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = server.local_addr().unwrap();
-        let thread = thread::spawn(move || server.accept().unwrap().0.write_all(&settings).unwrap());
+        let thread = thread::spawn(move || {
+            let (mut client, _) = server.accept().unwrap();
+            client.write_all(&settings).unwrap();
+            // Closed with a request unread, it would be reset.
+            while client.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {}
+        });
         let asked = async { get(tokio::net::TcpStream::connect(to).await.unwrap(), ASK, LONG.answer).await };
         let Outcome::Failed(why) = wait(asked).unwrap() else { panic!("it is no failure of the server's") };
         assert!(why.contains("HTTP/2 only"), "{why}");
@@ -440,7 +445,8 @@ mod tests {
     fn a_refusal_and_a_name_that_is_none_are_outcomes() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = server.local_addr().unwrap();
-        drop(server);
+        // It listens no more, and nobody else gets its port.
+        rustix::net::shutdown(&server, rustix::net::Shutdown::Both).unwrap();
         assert_eq!(wait(get_at(to, ASK, LONG)).unwrap(), Outcome::Refused);
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = server.local_addr().unwrap();

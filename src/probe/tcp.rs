@@ -48,7 +48,8 @@ mod tests {
         let address = server.local_addr().unwrap();
         let limit = Duration::from_secs(5);
         assert!(matches!(crate::probe::wait(connect(address, limit)).unwrap(), Connection::Open(_)));
-        drop(server);
+        // It listens no more, and nobody else gets its port.
+        rustix::net::shutdown(&server, rustix::net::Shutdown::Both).unwrap();
         assert!(matches!(crate::probe::wait(connect(address, limit)).unwrap(), Connection::Refused));
     }
 }

@@ -118,8 +118,11 @@ fn servers_that_speak_no_tls() {
     assert_eq!(failure.how, How::NotTls { http: true });
     let failure = wait(handshake(&ask(server(2, |s| drop((s.peek(&mut [0]), s))), "x.example"))).unwrap().unwrap_err();
     assert_eq!(failure.how, How::Closed);
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_eq!(wait(handshake(&ask(gone, "shop.example"))).unwrap().unwrap_err().how, How::Refused);
+    // It listens no more, and nobody else gets its port.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::shutdown(&gone, rustix::net::Shutdown::Both).unwrap();
+    let gone = ask(gone.local_addr().unwrap(), "shop.example");
+    assert_eq!(wait(handshake(&gone)).unwrap().unwrap_err().how, How::Refused);
 }
 
 #[test]
