@@ -30,7 +30,16 @@ const V6: &[u8] = include_bytes!("../../src/allowlist/data/ips-v6");
 const ETAG: &str = "\"as-of-this-autumn\"";
 const PATHS: [&str; 3] = ["/client/v4/ips", "/ips-v4", "/ips-v6"];
 /// How long a connection may idle before its thread gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two bytes of [`Fault::SlowDrip`]: even the shortest list takes longer than [`SLOW`] allows.
+const DRIP: Duration = Duration::from_millis(150);
+/// The time for a document and for a connection where a fault costs just that time. The other documents, which are good, have
+/// no more of it, on a machine however busy.
+const SLOW: (&str, &str) = ("8s", "3s");
+/// The same where no fault takes its time, so that none is ever over.
+const PATIENT: (&str, &str) = ("100s", "50s");
+/// For how many seconds [`Fault::BusyOnce`] wants to be left alone.
+pub const PAUSE: u64 = 4;
 
 /// Three small servers: the API, the IPv4 list and the IPv6 list. They end when this is dropped.
 pub struct FaultServer {
@@ -66,7 +75,7 @@ impl FaultServer {
             format!("{scheme}://{host}{}", PATHS[i])
         });
         let slow = self.endpoints.iter().any(|e| matches!(e.fault, Fault::Silent | Fault::Stalled | Fault::SlowDrip));
-        let (timeout, connect) = if slow { ("1500ms", "600ms") } else { ("10s", "5s") };
+        let (timeout, connect) = if slow { SLOW } else { PATIENT };
         format!(
             "api_url = \"{}\"\nv4_url = \"{}\"\nv6_url = \"{}\"\nca_file = \"{}\"\n\
              timeout = \"{timeout}\"\nconnect_timeout = \"{connect}\"\nretry_wait = \"10ms\"\n",
@@ -213,7 +222,7 @@ impl Server {
         let port = self.port;
         let bytes = match self.fault {
             Fault::FailsOnce if first => answer("500 Internal Server Error", "", b"oops"),
-            Fault::BusyOnce if first => answer("429 Too Many Requests", "Retry-After: 1\r\n", b""),
+            Fault::BusyOnce if first => answer("429 Too Many Requests", &format!("Retry-After: {PAUSE}\r\n"), b""),
             Fault::Gzip => answer("200 OK", gzip, &gzipped(good)),
             Fault::TrailingSlash if !path.ends_with('/') => redirect(format!("{path}/")),
             Fault::NotHttp => b"220 mail.example ESMTP\r\n\r\n".to_vec(),
@@ -284,7 +293,7 @@ impl Server {
             }
             to.write_all(&[*byte])?;
             to.flush()?;
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(DRIP);
         }
         Ok(())
     }

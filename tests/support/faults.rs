@@ -42,7 +42,7 @@ faults! {
     TrailingSlash => Good,
     /// 500 once, then good.
     FailsOnce => Good,
-    /// 429 with "Retry-After: 1" once, then good.
+    /// 429 with a short "Retry-After" once, then good.
     BusyOnce => Good,
     /// The connection is reset once, then good.
     ResetOnce => Good,
