@@ -1,19 +1,25 @@
 //! What doctor itself does to the sites that it asks: few requests, none that a limit refuses, and none in what it finds.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use serde_json::Value;
 
 use super::{
     doctor, expect_healthy, ids,
     site::{self, NAME},
+    wait_until,
 };
 use crate::{above::mod_evasive, lab::Lab, run::PUBLISHED};
 
 const ACCESS: &str = "/var/log/nginx/access.log";
 
-/// The requests that were logged since the last time.
-fn requests(lab: &Lab) -> Vec<String> {
+/// The requests that were logged since the last time: so many, if not more.
+fn requests(lab: &Lab, expected: usize) -> Vec<String> {
+    wait_until("the requests are logged", || lab.read_file(ACCESS).lines().count() >= expected);
+    site::settled(lab);
     let log = lab.read_file(ACCESS);
     lab.run(["truncate", "-s", "0", ACCESS]);
     log.lines().map(str::to_owned).collect()
@@ -45,7 +51,7 @@ fn each_name_is_asked_for_once_at_each_address_and_port() {
         [(&[NAME][..], 4), (&[], 4), (&[NAME, "www.shop.example"], 8), (&[NAME, "--mode", "full"], 4)]
     {
         expect_healthy(&doctor(&lab, args));
-        let requests = requests(&lab);
+        let requests = requests(&lab, expected);
         assert_eq!(requests.len(), expected, "{args:?}: {requests:#?}");
     }
 }
@@ -56,7 +62,7 @@ fn a_limit_that_doctor_may_meet_is_not_met_or_not_called_an_error_and_the_next_r
     limited(&lab, "1r/s", &[]);
     let first = doctor(&lab, &[NAME]);
     expect_healthy(&first);
-    let refused: Vec<String> = requests(&lab).into_iter().filter(|r| !r.contains(" 200 ")).collect();
+    let refused: Vec<String> = requests(&lab, 4).into_iter().filter(|r| !r.contains(" 200 ")).collect();
     assert!(refused.is_empty(), "{refused:#?}");
     assert_eq!(found(&doctor(&lab, &[NAME])), found(&first));
 
@@ -87,7 +93,10 @@ fn a_real_mod_evasive_does_not_take_doctor_for_a_flood() {
     lab.run(["apachectl", "start"]);
     let names = ["a.example", "b.example", "c.example", "d.example", "e.example"];
     let report = doctor(&lab, &[&["--port", "8080"], &names[..]].concat());
-    let log = lab.read_file("/var/log/apache2/other_vhosts_access.log");
+    let log = "/var/log/apache2/other_vhosts_access.log";
+    wait_until("the requests are logged", || lab.read_file(log).lines().count() >= 10);
+    site::settled(&lab);
+    let log = lab.read_file(log);
     assert_eq!(log.lines().filter(|l| l.contains("\" 200 ")).count(), 10, "{log}");
     assert_eq!(log.lines().count(), 10, "{log}");
     assert!(ids(&report, "ok").contains(&"online.answers"), "{report:#}");
@@ -96,12 +105,10 @@ fn a_real_mod_evasive_does_not_take_doctor_for_a_flood() {
 #[test]
 fn a_limit_that_is_written_nowhere_is_a_note() {
     let lab = Lab::without_listeners();
-    // As a server whose settings can't be read: one request in half a second, and its own words for more.
-    let last = std::sync::Mutex::new(None::<std::time::Instant>);
+    // As a server whose settings can't be read: the second request comes too soon for it, the third no more.
+    let asked = AtomicUsize::new(0);
     let _server = site::Caddy::with(&lab, 80, move |mut client| {
-        let now = std::time::Instant::now();
-        let before = last.lock().expect("a lock").replace(now);
-        let soon = before.is_some_and(|before| now.duration_since(before).as_millis() < 500);
+        let soon = asked.fetch_add(1, Ordering::Relaxed) == 1;
         let status = if soon { "429 Too Many Requests" } else { "200 OK" };
         site::answer(&mut client, &format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
     });

@@ -1,13 +1,12 @@
 //! Web servers that run and don't listen where they are needed, those that are stopped beside others, and configurations
 //! that can't be read again.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 
 use super::{
     doctor, expect_cause, expect_healthy, follow, ids,
     site::{self, NAME, NGINX_SITE},
+    wait_until,
 };
 use crate::lab::{EDGE4, EDGE6, Lab, Reach, diff};
 
@@ -21,10 +20,7 @@ fn text(finding: &Value) -> &str {
 
 /// The site is there, a moment after a reload.
 fn expect_open(lab: &Lab) {
-    let begun = Instant::now();
-    while [EDGE4, EDGE6].iter().any(|edge| lab.connect(edge, 443) == Reach::Refused) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "nothing listens");
-    }
+    wait_until("something listens", || [EDGE4, EDGE6].iter().all(|edge| lab.connect(edge, 443) != Reach::Refused));
     assert!([EDGE4, EDGE6].iter().all(|edge| site::visit(lab, edge, true).contains(" 200 ")));
 }
 

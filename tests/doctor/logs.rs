@@ -2,11 +2,11 @@
 //!
 //! The log room never calls itself the cause: what turns Cloudflare away now, another room sees.
 
-use std::{fs, os::unix::net::UnixDatagram, thread::sleep, time::Duration};
+use std::{fs, net::TcpListener, os::unix::net::UnixDatagram, thread::sleep, time::Duration};
 
 use serde_json::Value;
 
-use super::doctor;
+use super::{doctor, resources, site, wait_until};
 use crate::{
     above::{fail2ban, mod_evasive},
     lab::{EDGE4, EDGE6, Lab, OTHER_EDGE4, STRANGER4},
@@ -44,19 +44,24 @@ fn shows(finding: &Value) -> String {
 
 /// A real nginx on port 8080, beside the lab's own listeners.
 fn nginx(server: &str) -> Lab {
+    nginx_of(64, server)
+}
+
+/// The same with so many connections.
+fn nginx_of(connections: u32, server: &str) -> Lab {
     let lab = Lab::new();
     lab.install(&["nginx"], "nginx");
     let config = format!(
         "user www-data;\nworker_processes 1;\npid /run/nginx.pid;\nerror_log /var/log/nginx/error.log;\n\
-         events {{ worker_connections 64; }}\nhttp {{\naccess_log /var/log/nginx/access.log;\n\
-         limit_req_zone $binary_remote_addr zone=asks:1m rate=1r/s;\nlimit_conn_zone $binary_remote_addr zone=lines:1m;\n\
+         events {{ worker_connections {connections}; }}\nhttp {{\naccess_log /var/log/nginx/access.log;\n\
+         limit_req_zone $binary_remote_addr zone=asks:1m rate=1r/m;\nlimit_conn_zone $binary_remote_addr zone=lines:1m;\n\
          server {{\nlisten 8080;\nlisten [::]:8080;\nserver_name example.com;\nroot /var/www/html;\n{server}\n}}\n}}\n"
     );
     lab.write_file("/etc/nginx/nginx.conf", config);
     lab.write_file("/var/www/html/index.html", "hello\n");
     lab.write_file("/var/www/html/slow", "x".repeat(300));
     lab.run(["mkdir", "-p", "/var/log/nginx"]);
-    lab.run(["/usr/sbin/nginx"]);
+    site::start_nginx(&lab);
     lab
 }
 
@@ -85,14 +90,25 @@ fn a_real_nginx_that_denies() {
 
 #[test]
 fn a_real_nginx_that_limits() {
-    let lab =
-        nginx("location /index.html { limit_req zone=asks; }\nlocation /slow { limit_conn lines 1; limit_rate 100; }");
-    let ab = |path: &str, n: &str| {
-        let url = format!("http://192.0.2.1:8080{path}");
-        lab.command(["ab", "-q", "-n", n, "-c", n, "-B", EDGE4, &url]).on_the_internet().run().expect_ok()
-    };
-    ab("/index.html", "6");
-    ab("/slow", "4");
+    let lab = nginx(
+        "location /index.html { limit_req zone=asks; }\n\
+         location /slow { limit_conn lines 1; proxy_pass http://127.0.0.1:3000; }",
+    );
+    for n in 0..6 {
+        assert_eq!(ask(&lab, EDGE4, "/index.html"), if n == 0 { "200" } else { "503" });
+    }
+    // The first connection counts as long as the application doesn't answer.
+    let application = lab.inside(|| TcpListener::bind("127.0.0.1:3000").expect("listen"));
+    application.set_nonblocking(true).expect("no waiting");
+    let _first = resources::fill(&lab, 8080, 1, b"GET /slow HTTP/1.1\r\nHost: lab\r\n\r\n");
+    let mut passed_on = None;
+    wait_until("nginx passes it on", || {
+        passed_on = application.accept().ok();
+        passed_on.is_some()
+    });
+    for _ in 0..3 {
+        assert_eq!(ask(&lab, EDGE4, "/slow"), "503");
+    }
     let report = doctor(&lab, &[]);
     expect(&report, &[("logs.nginx-limits", "warning")]);
     let shown = shows(finding(&report, "logs.nginx-limits"));
@@ -104,11 +120,7 @@ fn a_real_nginx_that_limits() {
 
 #[test]
 fn a_real_nginx_without_connections_or_files() {
-    let lab = nginx("location / { proxy_pass http://127.0.0.1:8080/index.html; }");
-    let config = lab.read_file("/etc/nginx/nginx.conf").replace("connections 64", "connections 6");
-    lab.write_file("/etc/nginx/nginx.conf", config);
-    lab.run(["/usr/sbin/nginx", "-s", "stop"]);
-    lab.run(["/usr/sbin/nginx"]);
+    let lab = nginx_of(6, "location / { proxy_pass http://127.0.0.1:8080/index.html; }");
     let url = "http://192.0.2.1:8080/a";
     lab.command(["ab", "-q", "-r", "-n", "20", "-c", "10", "-B", STRANGER4, url]).on_the_internet().run();
     expect(&doctor(&lab, &[]), &[("logs.worker-connections", "warning")]);

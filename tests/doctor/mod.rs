@@ -17,9 +17,23 @@ mod servers;
 pub mod site;
 mod tls;
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::lab::Lab;
+
+/// What comes a moment later has come by then, on a machine however busy.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < SETTLED, "{what}: not within {SETTLED:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 /// `edgeallow doctor --offline --format json`; its report.
 pub fn doctor(lab: &Lab, args: &[&str]) -> Value {

@@ -118,12 +118,7 @@ fn a_port_that_is_sent_on_to_where_something_listens_lacks_nothing() {
     expect_healthy(&report);
     let seen = &finding(&report, "online.sent-on")["evidence"][0]["shows"];
     assert_eq!(seen, "redirect to port 8080");
-    lab.run(["nginx", "-s", "stop"]);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while lab.exists("/run/nginx.pid") {
-        assert!(std::time::Instant::now() < deadline, "nginx doesn't stop");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    site::stop_nginx(&lab, "stop");
     expect_cause(&doctor(&lab, &["--mode", "flexible"]), "online.nothing-listens", 521);
 }
 
@@ -176,6 +171,8 @@ fn a_rule_that_sends_a_port_past_the_server_to_where_nothing_listens_is_the_caus
         assert!(text(cause).starts_with("a rule sends what comes from outside to ports 80 and 443 of"), "{cause:#}");
         let listens = lab.inside(|| TcpListener::bind("[::]:9443").expect("listen"));
         expect_healthy(&doctor(&lab, &[NAME]));
+        // Also where a program that another test is just starting still has it open.
+        rustix::net::shutdown(&listens, rustix::net::Shutdown::Both).expect("listen no more");
         drop(listens);
         follow(&lab, &report);
         expect_healthy(&doctor(&lab, &[NAME]));
@@ -314,7 +311,10 @@ fn a_page_that_takes_its_time_is_no_cause() {
         (vec![], vec!["online.stalls", "online.slow"]),
         "{report:#}"
     );
-    assert!(text(finding(&report, "online.slow")).contains("takes 12 s to answer for slow.example"), "{report:#}");
+    let slow = text(finding(&report, "online.slow"));
+    let took = slow.split_once(" takes ").and_then(|(_, rest)| rest.split_once(" s to answer for slow.example"));
+    // As long as it really took.
+    assert!(took.and_then(|(s, _)| s.parse().ok()).is_some_and(|s: u32| (12..30).contains(&s)), "{slow}");
     let stalls = finding(&report, "online.stalls");
     assert!(text(stalls).contains("for page.example after 30 s, though it answers for another path"), "{stalls:#}");
     assert_eq!(stalls["cloudflare_errors"], serde_json::json!([524]));
@@ -554,7 +554,7 @@ fn an_origin_that_is_another_machine_is_asked_itself() {
 
     // What serves here is of no use to who goes there.
     drop(there);
-    lab.run(["nginx"]);
+    site::start_nginx(&lab);
     let report = with_the_network(&lab, &asked);
     let cause = expect_cause(&report, "online.origin-refuses", 521);
     assert!(text(cause).starts_with(&format!("{CLIENT4} refuses")), "{cause:#}");

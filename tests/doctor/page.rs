@@ -42,6 +42,7 @@ fn with_secrets(lab: &Lab) -> Vec<&'static str> {
         ]);
         assert_eq!(asked.on_the_internet().run().stdout, "403");
     }
+    site::settled(lab);
     vec!["COOKIE", "PASSWORD", "QUERY", "FRAGMENT", "AGENT1", "carol", "WORD4", "PRIVATE KEY"]
 }
 
@@ -107,7 +108,7 @@ fn a_page_that_cannot_be_written_is_said_and_what_was_found_is_told() {
     assert_eq!(list(&json["warnings"])[0]["id"], "report-failed", "{json:#}");
     assert_eq!(json["doctor"]["conclusion"]["verdict"], "ok", "{json:#}");
     // A page that was asked for and isn't there counts for more than what it would have told.
-    lab.run(["nginx", "-s", "stop"]);
+    site::stop_nginx(&lab, "stop");
     lab.edgeallow(["doctor", "--offline", "--report", "/nowhere/page.html"]).expect(1);
     lab.edgeallow(["doctor", "--offline"]).expect(7);
 }
@@ -168,6 +169,6 @@ fn the_words_fit_a_terminal_and_a_pipe_and_colours_are_left_out_where_they_are_n
     assert!(quiet.contains("cause") && !quiet.contains("  note") && !quiet.contains("  ok"), "{quiet}");
     let verbose = lab.edgeallow(["doctor", "--offline", "-v"]).expect(7).stdout;
     assert!(verbose.contains("  ok ") && verbose.lines().count() > piped.lines().count(), "{verbose}");
-    lab.run(["nginx"]);
+    site::start_nginx(&lab);
     assert_eq!(lab.edgeallow(["doctor", "--offline", "-q"]).expect(0).stdout, "");
 }

@@ -147,7 +147,7 @@ fn nginx_denies_what_the_doctor_says_it_denies() {
         let listen = "listen 80; listen [::]:80;";
         lab.write_file(&file(row), format!("server {{ {listen} server_name {name}; root {root};\n{config}\n}}\n"));
     }
-    lab.run(["nginx"]);
+    site::start_nginx(&lab);
     hold(&lab, &rows, "firewall.nginx-denies", file);
 
     // What it answers to this machine itself.

@@ -21,6 +21,7 @@ use rustls::{
 };
 use socket2::{Domain, Socket, Type};
 
+use super::wait_until;
 use crate::lab::{EDGE4, EDGE6, Lab, SERVER4, SERVER6, STRANGER4};
 
 /// The site's name; the certificate is for this and `www.` of it.
@@ -133,7 +134,40 @@ pub fn nginx_site(more: &str) -> String {
 /// nginx as its package sets it up, with this in place of the package's site, started.
 pub fn nginx(lab: &Lab, config: &str) {
     nginx_stopped(lab, config);
+    start_nginx(lab);
+}
+
+/// Starts nginx, and waits for what it does when the command has ended: it writes its number down and starts its workers.
+pub fn start_nginx(lab: &Lab) {
     lab.run(["nginx"]);
+    let workers = |master: u32| {
+        let file = format!("/proc/{master}/task/{master}/children");
+        lab.inside(|| std::fs::read_to_string(file)).unwrap_or_default()
+    };
+    wait_until("nginx has workers", || master_of_nginx(lab).is_some_and(|master| !workers(master).is_empty()));
+}
+
+/// Ends nginx by what `nginx -s` knows, `stop` or `quit`, and waits until it is gone. Its last deed is to close its sockets.
+pub fn stop_nginx(lab: &Lab, how: &str) {
+    let master = master_of_nginx(lab).expect("the number of a running nginx");
+    lab.run(["nginx", "-s", how]);
+    // Nobody may have waited for it yet.
+    let is_gone = |stat: String| stat.is_empty() || stat.contains(") Z ");
+    let stat = || lab.inside(|| std::fs::read_to_string(format!("/proc/{master}/stat"))).unwrap_or_default();
+    wait_until("nginx has ended", || is_gone(stat()));
+}
+
+fn master_of_nginx(lab: &Lab) -> Option<u32> {
+    lab.inside(|| std::fs::read_to_string("/run/nginx.pid")).ok()?.trim().parse().ok()
+}
+
+/// Waits until no server has a connection any more: what was asked has an end then, and a server may log it only after it
+/// has answered.
+pub fn settled(lab: &Lab) {
+    const OPEN: [&str; 6] = ["state", "syn-recv", "state", "established", "state", "close-wait"];
+    wait_until("the servers have closed their connections", || {
+        lab.run([&["ss", "-H", "-t", "-n"][..], &OPEN].concat()).stdout.is_empty()
+    });
 }
 
 /// The same before it is started.

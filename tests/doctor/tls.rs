@@ -46,7 +46,7 @@ fn shows(params: &CertificateParams, by: Option<&Authority>, trusted: &[&Authori
     lab.write_file(CHAIN, certificate.expect("a certificate").pem());
     lab.write_file(KEY, key.serialize_pem());
     trusted.iter().for_each(|authority| lab.publish(&authority.pem));
-    lab.run(["nginx"]);
+    site::start_nginx(&lab);
     lab
 }
 

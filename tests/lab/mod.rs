@@ -29,6 +29,7 @@ pub use files::{Tree, diff};
 pub use net::{CLIENT4, SERVER4, SERVER6};
 pub use probe::{Reach, Table};
 pub use rules::Rules;
+pub use stall::since as stood_still_since;
 pub use volley::{Doors, Outcome, Shot, Volley};
 
 /// Cloudflare, IPv4: in 173.245.48.0/20.

@@ -11,10 +11,13 @@ use socket2::{Domain, Socket, Type};
 
 use super::{URL, acts, configure, host, stop};
 use crate::{
-    doctor::edge::Mode,
+    doctor::{edge::Mode, site},
     keep::keeper::Keeper,
-    lab::{EDGE4, Lab},
+    lab::{EDGE4, Lab, stood_still_since},
 };
+
+/// The service manager wants to hear five times within this that the service lives.
+const BEAT: Duration = Duration::from_secs(2);
 
 fn watch<'a>(lab: &'a Lab, args: &[&str], env: &[(&str, &str)]) -> Keeper<'a> {
     Keeper::of(lab, &[&["watch", "-v"], args].concat(), env)
@@ -29,7 +32,7 @@ fn it_tells_each_transition_once_and_acts_within_its_limits() {
     service.wait_for("is down: Cloudflare answers with its error 521 (2 failures in a row)", 1);
     service.wait_for("act ended well and said: mended", 1);
     service.wait_for("the on-fail command is held back: it was run less than 1 h ago", 1);
-    lab.run(["nginx"]);
+    site::start_nginx(&lab);
     service.wait_for("is up again after", 1);
     // The configuration counts from now on.
     configure(&lab, "every = '1h'\nfail_after = 1");
@@ -38,7 +41,7 @@ fn it_tells_each_transition_once_and_acts_within_its_limits() {
     let said = ["is down", "running the on-fail command", "held back", "is up again"].map(|w| service.said(w));
     assert_eq!((said, acts(&lab)), ([1, 1, 1, 1], 1), "{}", service.log());
     // While it slept an hour nobody could have asked again.
-    assert!(service.end() < Duration::from_secs(3));
+    assert!(service.end() < Duration::from_secs(20));
 }
 
 #[test]
@@ -97,15 +100,19 @@ fn nothing_that_hangs_stops_its_beat_or_its_end() {
     let (began, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
     while !lab.exists("/run/begun") || last.duration_since(began) < Duration::from_secs(10) {
         while hear() != "WATCHDOG=1" {}
-        longest = longest.max(last.elapsed());
+        let pause = last.elapsed();
+        // Where the machine stood still, nothing could beat.
+        if pause < BEAT || !stood_still_since(last) {
+            longest = longest.max(pause);
+        }
         last = Instant::now();
         assert!(began.elapsed() < Duration::from_secs(60), "no command: {}", service.log());
     }
-    assert!(longest < Duration::from_secs(2), "the beat stopped for {longest:?}");
+    assert!(longest < BEAT, "the beat stopped for {longest:?}");
     assert!(service.said("fails in a way that gives Cloudflare's error 521") == 1, "{}", service.log());
     let log = || lab.read_file("/run/keep.log");
     let took = service.end();
-    assert!(took < Duration::from_secs(3), "{took:?}\n{}", log());
+    assert!(took < Duration::from_secs(20), "{took:?}\n{}", log());
     assert!(log().contains("was killed because edgeallow was asked to end"), "{}", log());
 }
 
