@@ -38,8 +38,10 @@ fn it_tells_each_transition_once_and_acts_within_its_limits() {
     configure(&lab, "every = '1h'\nfail_after = 1");
     service.signal(Signal::HUP);
     service.wait_for("asked to look again", 1);
-    let said = ["is down", "running the on-fail command", "held back", "is up again"].map(|w| service.said(w));
-    assert_eq!((said, acts(&lab)), ([1, 1, 1, 1], 1), "{}", service.log());
+    let said = ["is down", "running the on-fail command", "held back: it was run", "is up again"];
+    assert_eq!((said.map(|w| service.said(w)), acts(&lab)), ([1, 1, 1, 1], 1), "{}", service.log());
+    // On a busy machine it may hold it back for another reason before, which is told once too.
+    assert!(service.said("held back: the last one is still running") <= 1, "{}", service.log());
     // While it slept an hour nobody could have asked again.
     assert!(service.end() < Duration::from_secs(20));
 }
