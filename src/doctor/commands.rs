@@ -48,8 +48,11 @@ static NEXT: [(&str, Next); 43] = {
         ("online.tls-on-http-port", LISTEN),
         ("firewall.refused", Edit("edgeallow verify")),
         ("firewall.route", Own),
-        ("firewall.nginx-denies", Edit("nginx -T | grep -nE '^\\s*(allow|deny)\\b'")),
-        ("firewall.apache-denies", Edit("grep -rnEi '^\\s*(Require|Deny)\\b' /etc/apache2 /etc/httpd")),
+        ("firewall.nginx-denies", Edit("nginx -T | grep -nE '^\\s*(allow|deny|geo|map|if)\\b'")),
+        (
+            "firewall.apache-denies",
+            Edit("grep -rnEi '^\\s*(Require|Deny|RewriteCond|SetEnvIf)\\b' /etc/apache2 /etc/httpd"),
+        ),
         ("firewall.mod-evasive", Own),
         ("tls.no-tls", LISTEN),
         (

@@ -13,6 +13,8 @@ use crate::{
 /// The rows: their formats are told at their beginnings.
 const APACHE: &str = include_str!("samples/apache_access.txt");
 const NGINX: &str = include_str!("samples/nginx_access.txt");
+/// What the conditions of nginx's rows ask for.
+const VARIABLES: &str = include_str!("samples/nginx_variables.txt");
 
 /// A site.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ fn hold(lab: &Lab, rows: &[Row], finding: &str, file: impl Fn(&str) -> String) {
     let mut wrong = Vec::new();
     for Row { name: row, refuses, told, .. } in rows {
         let answers = EDGES.map(|from| site::visit_of(lab, &name(row), from, false));
-        let refused = answers.iter().any(|answer| answer.contains(" 403 "));
+        let refused = answers.iter().any(|a| a.is_empty() || a.contains(" 403 ") || a.contains(" 410 "));
         let files = [file(row), format!("/var/www/{row}/.htaccess"), format!("/etc/apache2/included/{row}.conf")];
         let says = causes.iter().any(|f| {
             let seen = f["evidence"].to_string();
@@ -135,8 +137,8 @@ fn nginx_denies_what_the_doctor_says_it_denies() {
     let edge = edge(&lab);
     let each = |what: &str| edge.iter().map(|range| format!("{what} {range};")).collect::<String>();
     let ranges = edge.iter().map(|range| format!("{range} 1;")).collect::<String>();
-    let geo = format!("geo $stranger {{ default 1; }}\ngeo $realip_remote_addr $edge {{ default 0; {ranges} }}\n");
-    site::nginx_stopped(&lab, &(geo + "server_names_hash_bucket_size 128;\n"));
+    site::nginx_stopped(&lab, &VARIABLES.replace("{ranges}", &ranges));
+    lab.write_file("/etc/nginx/bad.list", "104.16.0.0/13 1;\n");
     let file = |row: &str| format!("/etc/nginx/sites-enabled/row-{row}");
     let rows = rows(NGINX);
     for Row { name: row, config, .. } in &rows {
@@ -151,8 +153,16 @@ fn nginx_denies_what_the_doctor_says_it_denies() {
     hold(&lab, &rows, "firewall.nginx-denies", file);
 
     // What it answers to this machine itself.
-    let unread = of(&lab, "if-geo");
-    assert_eq!((ids(&unread, "cause"), forbidden(&unread)), (vec![], vec!["warning"]), "{unread:#}");
+    let untold = of(&lab, "condition-of-something");
+    assert_eq!((ids(&untold, "cause"), forbidden(&untold)), (vec![], vec!["warning"]), "{untold:#}");
+    let unanswered = of(&lab, "geo-444");
+    let cause = super::list(&unanswered["findings"]).iter().find(|f| f["verdict"] == "cause").expect("a cause");
+    assert_eq!(cause["cloudflare_errors"], serde_json::json!([520]), "{cause:#}");
+    let seen = cause["evidence"].to_string();
+    assert!(
+        seen.contains("geo $bad { 173.245.48.0/20 1; }") && seen.contains("if ($bad) { return 444; }"),
+        "{cause:#}"
+    );
     assert_eq!(forbidden(&of(&lab, "password-or-list")), ["note"]);
     for row in ["all", "whole-list", "visitor-list", "geo-list"] {
         let report = of(&lab, row);

@@ -111,10 +111,10 @@ pub(super) fn give_way(findings: &mut [Finding]) {
     }
     // Whom a web server lets in by its address is looked at in its own room.
     let lists = |f: &&Finding| LISTS.contains(&f.id);
-    if let Some(list) = findings.iter().find(lists).map(|f| f.id) {
+    if let Some((list, hangs_up)) = findings.iter().find(lists).map(|f| (f.id, f.cloudflare_errors.contains(&520))) {
         // A condition that hangs up on strangers goes by the same list; whatever hangs up on everybody doesn't.
         let by_condition = |f: &Finding| f.id == "online.empty" && f.verdict == Finds::Warning;
-        if list == "firewall.own-denied" && findings.iter().any(by_condition) {
+        if (hangs_up || list == "firewall.own-denied") && findings.iter().any(by_condition) {
             explain(findings, &["online.empty"], list);
         }
         // Whether visitors are refused too is what the list says, and not what may be thought without it.
@@ -154,6 +154,21 @@ mod tests {
             found[0].text,
             "nginx answers 403 to this machine's own request, which firewall.own-denied explains"
         );
+    }
+
+    #[test]
+    fn a_condition_that_refuses_without_an_answer_explains_that_there_is_none() {
+        let empty = |by: Finding| {
+            let mut found = [Finding::new(Room::Online, "online.empty", Finds::Warning, "it answers nothing"), by];
+            give_way(&mut found);
+            found[0].verdict
+        };
+        let denied = |errors: &[u16]| {
+            let finding =
+                Finding::new(Room::Firewall, "firewall.nginx-denies", Finds::Cause, "nginx denies Cloudflare");
+            finding.gives(errors)
+        };
+        assert_eq!((empty(denied(&[520])), empty(denied(&[]))), (Finds::Skipped, Finds::Warning));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! addresses fare alike, so one of each such stretch tells of all. What can't be told is never taken for a refusal.
 //!
 //! Belongs here: judging by addresses, and choosing the sites that are asked about. Does not: reading either server's
-//! rules (`nginx`, `apache`), words (`super`).
+//! rules (`nginx`, `apache`), what else hangs on addresses (`conditions`), words (`super`).
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,11 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::conditions::{Refusal, Verdict, Visit, tried};
 use crate::{allowlist::Prefixes, doctor::Mode};
+
+/// The status of who isn't let in.
+pub(super) const FORBIDDEN: u16 = 403;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,15 @@ pub(super) struct Client {
     pub ip: IpAddr,
     /// Whether it is this machine, by the address that it asks at.
     pub own: bool,
+    /// Whether the address stands for all up to the next edge of a net.
+    pub stretch: bool,
+}
+
+impl Client {
+    /// One of Cloudflare's, or anybody else.
+    pub const fn other(ip: IpAddr) -> Self {
+        Self { ip, own: false, stretch: false }
+    }
 }
 
 /// What becomes of a request for `/`.
@@ -72,7 +85,13 @@ pub(super) struct Site<'s> {
     pub sends_away: bool,
     pub shown: Shown,
     pub rules: Box<dyn Fn(Client) -> Fate + 's>,
-    /// Every net that the rules name.
+    /// What is asked about the client before those rules, or as well.
+    pub conditions: Box<dyn Fn(Visit) -> Verdict + 's>,
+    /// Whether one of these conditions refuses somebody by the address.
+    pub conditional: bool,
+    /// Whether rules or conditions are held against the text of an address, so that some of each range are tried.
+    pub tried: bool,
+    /// Every net that the rules and conditions name.
     pub nets: Vec<IpNet>,
     /// The rules that turn somebody away: where, and what they say.
     pub seen: Vec<(String, String)>,
@@ -112,30 +131,88 @@ fn points(range: IpNet, nets: &[IpNet]) -> Vec<IpAddr> {
 }
 
 impl Site<'_> {
-    fn fate(&self, ip: IpAddr) -> Fate {
-        (self.rules)(Client { ip, own: false })
+    fn fate(&self, client: Client) -> Fate {
+        match (self.conditions)(client.into()) {
+            Verdict::Refused(_) => Fate::Out,
+            Verdict::Sent => Fate::In,
+            Verdict::Passed if self.sends_away => Fate::In,
+            Verdict::Passed => (self.rules)(client),
+        }
     }
 
-    /// One address of these ranges that is turned away.
-    pub fn example(&self, denied: &[IpNet]) -> Option<IpAddr> {
-        denied.iter().flat_map(|range| points(*range, &self.nets)).find(|ip| self.fate(*ip) == Fate::Out)
+    /// The condition that refuses this, if it is one.
+    fn refusal(&self, visit: Visit) -> Option<Refusal> {
+        if let Verdict::Refused(refusal) = (self.conditions)(visit) { Some(refusal) } else { None }
+    }
+
+    /// The addresses of a range that tell of all of it, as far as they can.
+    fn points(&self, range: IpNet) -> Vec<IpAddr> {
+        let mut all = points(range, &self.nets);
+        if self.tried {
+            all.extend(tried(range));
+        }
+        all
+    }
+
+    /// The first address of a range that is turned away, and the condition that does so. Where the visitor's address is
+    /// shown in its place, only what asks for the connection's own does.
+    fn out_of(&self, range: IpNet, shown: bool) -> Option<(IpAddr, Option<Refusal>)> {
+        if shown && !self.conditional {
+            return None;
+        }
+        self.points(range).into_iter().find_map(|ip| {
+            if shown {
+                let through = Visit { shown: None, peer: Some(ip), stretch: false };
+                return self.refusal(through).map(|refusal| (ip, Some(refusal)));
+            }
+            let client = Client::other(ip);
+            (self.fate(client) == Fate::Out).then(|| (ip, self.refusal(client.into())))
+        })
+    }
+
+    /// Why it turns away whom it does: for one address of those.
+    pub fn why(&self, turned: &Turned, edge: &Prefixes, own: &[IpAddr]) -> Refusal {
+        let missing = self.shown.missing(edge);
+        let of = |range: &IpNet| self.out_of(*range, !missing.contains(range));
+        let anybody = Client { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), own: false, stretch: true };
+        let found = match turned {
+            // Where nobody at all gets in, Cloudflare's own addresses don't either.
+            Turned::Edge(denied) => denied
+                .iter()
+                .find_map(of)
+                .or_else(|| denied.iter().find_map(|range| self.out_of(*range, false)))
+                .unwrap_or((anybody.ip, None)),
+            Turned::Own => {
+                let mut clients = own.iter().map(|ip| Client { own: true, ..Client::other(*ip) });
+                let out = clients.find(|client| self.fate(*client) == Fate::Out).unwrap_or(anybody);
+                (out.ip, self.refusal(out.into()))
+            }
+            Turned::Visitors => {
+                let example = edge.iter().find_map(|range| self.out_of(range, false)).map(|(ip, _)| ip);
+                (example.unwrap_or(anybody.ip), self.refusal(anybody.into()))
+            }
+            Turned::Nobody => (anybody.ip, None),
+        };
+        let by_list = |ip| Refusal { status: FORBIDDEN, seen: self.seen.clone(), mend: (self.mend)(ip) };
+        found.1.unwrap_or_else(|| by_list(found.0))
     }
 
     /// Whom it turns away, of Cloudflare's ranges and this machine's own addresses.
     pub fn turned(&self, edge: &Prefixes, own: &[IpAddr]) -> Turned {
         let visitors = self.visitors(edge);
-        let out = |range: &IpNet| points(*range, &self.nets).into_iter().any(|ip| self.fate(ip) == Fate::Out);
-        let denied: Vec<IpNet> = match (&self.shown, visitors) {
-            (_, Visitors::None) => edge.iter().collect(),
-            (Shown::Unknown, _) => Vec::new(),
-            (Shown::Visitors(_), _) => self.shown.missing(edge).into_iter().filter(out).collect(),
+        let missing = self.shown.missing(edge);
+        let denied: Vec<IpNet> = match visitors {
+            Visitors::None => edge.iter().collect(),
+            // It may come by way of another machine, of which nothing is known.
+            _ if self.shown == Shown::Unknown => Vec::new(),
+            _ => edge.iter().filter(|range| self.out_of(*range, !missing.contains(range)).is_some()).collect(),
         };
         let shown_somewhere = matches!(&self.shown, Shown::Visitors(t) if !t.is_empty());
         if !denied.is_empty() {
             Turned::Edge(denied)
-        } else if visitors == Visitors::OnlyEdge && shown_somewhere && self.shown.missing(edge).len() < edge.len() {
+        } else if visitors == Visitors::OnlyEdge && shown_somewhere && missing.len() < edge.len() {
             Turned::Visitors
-        } else if own.iter().any(|ip| (self.rules)(Client { ip: *ip, own: true }) == Fate::Out) {
+        } else if own.iter().any(|ip| self.fate(Client { own: true, ..Client::other(*ip) }) == Fate::Out) {
             Turned::Own
         } else {
             Turned::Nobody
@@ -148,12 +225,15 @@ impl Site<'_> {
             [IpNet::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), IpNet::from(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
         let nets: Vec<IpNet> = self.nets.iter().copied().chain(edge.iter()).collect();
         let all = everybody.iter().filter_map(|ip| IpNet::new(ip.addr(), 0).ok()).flat_map(|all| points(all, &nets));
-        let not_out: Vec<IpAddr> = all.filter(|ip| self.fate(*ip) != Fate::Out).collect();
-        let elsewhere = not_out.iter().any(|ip| !edge.contains(*ip) && !ip.is_loopback());
-        match (not_out.iter().any(|ip| edge.contains(*ip)), elsewhere) {
-            (_, true) => Visitors::Some,
-            (true, false) => Visitors::OnlyEdge,
-            (false, false) => Visitors::None,
+        let gets_in = |ip: &IpAddr| self.fate(Client { stretch: true, ..Client::other(*ip) }) != Fate::Out;
+        let (inside, outside): (Vec<IpAddr>, Vec<IpAddr>) = all.partition(|ip| edge.contains(*ip));
+        // Long lists of those that are refused are the rule, and end the search at once.
+        if outside.iter().filter(|ip| !ip.is_loopback()).any(gets_in) {
+            Visitors::Some
+        } else if inside.iter().any(gets_in) {
+            Visitors::OnlyEdge
+        } else {
+            Visitors::None
         }
     }
 }
@@ -181,7 +261,7 @@ pub(super) fn asked(sites: &[Site<'_>], doors: &[(IpAddr, u16)], hosts: &[String
     let unique = |mut all: Vec<Asked>| {
         let mut seen: Vec<Asked> = Vec::new();
         all.retain(|one| {
-            !sites.get(one.site).is_none_or(|s| s.sends_away) && !seen.contains(one) && {
+            !sites.get(one.site).is_none_or(|s| s.sends_away && !s.conditional) && !seen.contains(one) && {
                 seen.push(*one);
                 true
             }

@@ -1,22 +1,27 @@
-//! Web servers that turn Cloudflare away themselves: lists of addresses, limits per address.
+//! Web servers that turn Cloudflare away themselves: lists of addresses, conditions on them, limits per address.
 //!
 //! Where a module puts the visitor's address in place of Cloudflare's (nginx's realip, mod_remoteip), lists and limits are
 //! about visitors, and are none of this room's business.
 //!
-//! Belongs here: what lists and limits come to, in words. Does not: reading directives ([`crate::doctor::directives`]), what
-//! they let in (`nginx`, `apache`, `access`); mod_evasive, which is a backend.
+//! Belongs here: what lists, conditions and limits come to, in words. Does not: reading directives
+//! ([`crate::doctor::directives`]), what they let in (`nginx`, `apache`, `access`, `conditions`); mod_evasive, which is a
+//! backend.
 
 mod access;
 mod apache;
+mod conditions;
+#[cfg(test)]
+mod conditions_tests;
 mod nginx;
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
 use self::{
-    access::{Asked, Mend, Site, Turned, asked},
+    access::{Asked, FORBIDDEN, Mend, Site, Turned, asked},
     apache::Apache,
+    conditions::Refusal,
 };
 use super::finding;
 use crate::{
@@ -28,6 +33,8 @@ use crate::{
 /// Apache's directives that limit what one address may do: mod_qos, mod_antiloris, mod_limitipconn.
 const APACHE_LIMITS: [&str; 5] =
     ["QS_SrvMaxConnPerIP", "QS_ClientEventPerSecLimit", "IPReadLimit", "IPTotalLimit", "MaxConnPerIP"];
+/// The status with which nginx closes a connection without an answer.
+const NO_ANSWER: u16 = 444;
 /// How many ranges are named in a sentence.
 const NAMED: usize = 3;
 
@@ -97,11 +104,17 @@ fn doors(cx: &Context<'_>, own: &[IpAddr], server: &Server) -> Vec<(IpAddr, u16)
     each.filter(|(ip, port)| is_its(*ip, *port)).collect()
 }
 
-fn whom(denied: &[IpNet], edge: &Prefixes) -> String {
+/// Whom a site turns away; where only some addresses of each range were `tried`, no more is said than that.
+fn whom(denied: &[IpNet], edge: &Prefixes, tried: bool) -> String {
     match denied {
+        all if all.len() == edge.len() && tried => "addresses of all of Cloudflare's ranges".to_owned(),
         all if all.len() == edge.len() => "all of Cloudflare".to_owned(),
+        [one] if tried => format!("some of Cloudflare's {one}"),
         [one] => format!("Cloudflare's {one}, or a part of it"),
-        [first, rest @ ..] => format!("Cloudflare's {first} and {} more of its ranges", rest.len()),
+        [first, rest @ ..] => {
+            let some = if tried { "some of " } else { "" };
+            format!("{some}Cloudflare's {first} and {} more of its ranges", rest.len())
+        }
         [] => "nobody".to_owned(),
     }
 }
@@ -110,17 +123,26 @@ fn whom(denied: &[IpNet], edge: &Prefixes) -> String {
 fn denials(server: &Server, sites: &[Site<'_>], asking: &Asking<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
     let all = asked(sites, asking.doors, asking.hosts, asking.mode);
+    // Of each site once: many a name may be served by one.
+    let mut told: BTreeMap<usize, (Turned, Option<Refusal>)> = BTreeMap::new();
+    for number in all.iter().flatten().map(|one| one.site) {
+        if let (Some(site), false) = (sites.get(number), told.contains_key(&number)) {
+            let turned = site.turned(asking.edge, asking.own);
+            let why = (turned != Turned::Nobody).then(|| site.why(&turned, asking.edge, asking.own));
+            told.insert(number, (turned, why));
+        }
+    }
+    let is_bad = |turned: &Turned| matches!(turned, Turned::Edge(_) | Turned::Visitors);
     for of_a_name in &all {
-        let judged = of_a_name.iter().filter_map(|one| Some((sites.get(one.site)?, one.port)));
-        let judged: Vec<(&Site<'_>, u16, Turned)> =
-            judged.map(|(site, port)| (site, port, site.turned(asking.edge, asking.own))).collect();
-        let is_bad = |turned: &Turned| matches!(turned, Turned::Edge(_) | Turned::Visitors);
+        let judged = of_a_name.iter().filter_map(|one| Some((sites.get(one.site)?, one.port, told.get(&one.site)?)));
+        let judged: Vec<_> = judged.collect();
         let good: Vec<(&Site<'_>, u16)> =
-            judged.iter().filter(|(.., turned)| !is_bad(turned)).map(|(site, port, _)| (*site, *port)).collect();
-        for (site, port, turned) in &judged {
+            judged.iter().filter(|(.., told)| !is_bad(&told.0)).map(|(site, port, _)| (*site, *port)).collect();
+        for (site, port, (turned, why)) in &judged {
+            let Some(why) = why else { continue };
             let next = match turned {
                 Turned::Nobody => continue,
-                Turned::Own => own_denied(server, site),
+                Turned::Own => own_denied(server, why),
                 bad => {
                     // Without a name it can't be told whether this is the site that Cloudflare is asked for.
                     let others = asking.hosts.is_empty() && good.iter().any(|(other, _)| other.names != site.names);
@@ -129,12 +151,11 @@ fn denials(server: &Server, sites: &[Site<'_>], asking: &Asking<'_>) -> Vec<Find
                     names.sort_unstable();
                     names.dedup();
                     // What is denied to one name by a rule may be denied to another by the same.
-                    let by_it = |one: &&Asked| {
-                        sites.get(one.site).is_some_and(|other| {
-                            other.seen == site.seen && is_bad(&other.turned(asking.edge, asking.own))
-                        })
+                    let by_it = |one: &Asked| {
+                        let (turned, other) = told.get(&one.site)?;
+                        other.as_ref().filter(|other| is_bad(turned) && other.seen == why.seen)
                     };
-                    let to = asking.hosts.iter().zip(&all).filter(|(_, of)| of.iter().any(|one| by_it(&one)));
+                    let to = asking.hosts.iter().zip(&all).filter(|(_, of)| of.iter().any(|one| by_it(one).is_some()));
                     let to: Vec<&str> = to.map(|(host, _)| host.as_str()).collect();
                     let (verdict, before) = match (others, open) {
                         (true, _) => {
@@ -149,7 +170,7 @@ fn denials(server: &Server, sites: &[Site<'_>], asking: &Asking<'_>) -> Vec<Find
                     } else {
                         String::new()
                     };
-                    denied(server, site, bad, asking.edge, verdict, (&before, &of))
+                    denied(server, (why.clone(), bad), (asking.edge, site.tried), verdict, (&before, &of))
                 }
             };
             if !found.iter().any(|f| f.id == next.id && f.evidence == next.evidence) {
@@ -162,29 +183,31 @@ fn denials(server: &Server, sites: &[Site<'_>], asking: &Asking<'_>) -> Vec<Find
 
 fn denied(
     server: &Server,
-    site: &Site<'_>,
-    turned: &Turned,
-    edge: &Prefixes,
+    (why, turned): (Refusal, &Turned),
+    (edge, tried): (&Prefixes, bool),
     verdict: Finds,
     (before, of): (&str, &str),
 ) -> Finding {
     let Server { name, .. } = server;
-    let edges: Vec<IpNet> = edge.iter().collect();
-    let example = site.example(if let Turned::Edge(denied) = turned { denied } else { &edges });
-    let Mend { what, file } = (site.mend)(example.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)));
+    let Refusal { status, seen, mend: Mend { what, file } } = why;
     // What stands there is read anew with each request.
     let is_read = file.file_name().is_some_and(|name| name == ".htaccess");
     let reload = if is_read { String::new() } else { server.reload.to_owned() };
+    let see = match status {
+        FORBIDDEN => "see 403 Forbidden".to_owned(),
+        NO_ANSWER => "get no answer (`return 444`)".to_owned(),
+        status => format!("see status {status}"),
+    };
     let (text, fix) = match turned {
         Turned::Edge(denied) => (
-            format!("{before}{name} denies {}{of}: its visitors see 403 Forbidden", whom(denied, edge)),
+            format!("{before}{name} denies {}{of}: its visitors {see}", whom(denied, edge, tried)),
             if is_read { what } else { format!("{what}, then {reload}") },
         ),
         // By then the address is the visitor's own, and none of Cloudflare's any more.
         _ => (
             format!(
                 "{before}{name} lets in Cloudflare's addresses only{of}, after it has put the visitors' in their place: all \
-                 of them see 403 Forbidden"
+                 of them {see}"
             ),
             format!(
                 "take the list out of {}: a packet filter keeps others away as well (`edgeallow sync`){}",
@@ -194,17 +217,18 @@ fn denied(
         ),
     };
     let found = finding(server.denies, verdict, text).mend(fix);
-    site.seen.iter().fold(found, |f, (place, words)| f.seen(place.clone(), words.clone()))
+    let found = if status == NO_ANSWER { found.gives(&[520]) } else { found };
+    seen.into_iter().fold(found, |f, (place, words)| f.seen(place, words))
 }
 
-fn own_denied(server: &Server, site: &Site<'_>) -> Finding {
+fn own_denied(server: &Server, why: &Refusal) -> Finding {
     let text = format!(
         "{} denies this machine's own address, and not Cloudflare's: what it answers to doctor itself says nothing about \
          visitors",
         server.name
     );
     let found = finding("firewall.own-denied", Finds::Note, text);
-    site.seen.iter().fold(found, |f, (place, words)| f.seen(place.clone(), words.clone()))
+    why.seen.iter().fold(found, |f, (place, words)| f.seen(place.clone(), words.clone()))
 }
 
 /// `173.245.48.0/20, 2400:cb00::/32 and 3 more`
@@ -220,7 +244,8 @@ fn nginx(said: &Said, asking: &Asking<'_>) -> Vec<Finding> {
     let sites = nginx::sites(said);
     // What can't be read may let them in.
     let mut found = if said.unread.is_empty() { denials(&NGINX, &sites, asking) } else { Vec::new() };
-    if let Some((geo, names)) = nginx::tells_apart(said, asking.edge) {
+    let is_known = found.iter().any(|f| f.id == "firewall.own-denied");
+    if let Some((geo, names)) = nginx::tells_apart(said, asking.edge).filter(|_| !is_known) {
         let text = "nginx tells Cloudflare's addresses from others (`geo`): where it lets in those only, what it answers to \
                     doctor itself says nothing about visitors";
         let ours = asked(&sites, asking.doors, asking.hosts, asking.mode).into_iter().flatten();

@@ -5,8 +5,13 @@
 //! host. Of mod_authz_core's rules the last section that has any holds, or is joined to those before it (`AuthMerging`);
 //! of mod_access_compat's the last one. Source: the manual's "Configuration Sections", "Access Control".
 //!
-//! Belongs here: sections and virtual hosts. Does not: what a rule says (`rules`), what it comes to (`access`).
+//! mod_rewrite's rules of the virtual host come before all of these, and a folder's after them.
+//!
+//! Belongs here: sections and virtual hosts. Does not: what a rule says (`rules`, `rewrite`), what it comes to (`access`).
 
+mod environment;
+mod expression;
+mod rewrite;
 mod rules;
 mod words;
 
@@ -19,11 +24,13 @@ use std::{
 use ipnet::IpNet;
 
 use self::{
+    rewrite::Rewrites,
     rules::{Compat, Merging, Rules, Tree, fate},
     words::{Overrides, Section, is_version, listen, shortened},
 };
 use super::{
     access::{Client, Mend, Shown, Site, is_about_all, net},
+    conditions::Verdict,
     nginx::TELLING,
 };
 use crate::doctor::directives::{Directive, Said, apache_lines, is_loaded};
@@ -111,6 +118,8 @@ impl<'s> Apache<'s> {
     fn site(&self, host: Option<&'s Directive>) -> Site<'s> {
         let mut rules = Rules::default();
         self.walk(host, &mut rules);
+        rules.learn(self.sets(host));
+        let (front, back) = self.rewriting(host, &rules);
         let own = |name: &str| match host {
             Some(host) => self.said.inside(Some(host)).filter(|d| d.is(name)).collect::<Vec<_>>(),
             None => self.says(None, name),
@@ -141,23 +150,55 @@ impl<'s> Apache<'s> {
         });
         seen.truncate(3);
         seen.extend(folder.first());
+        let seen = seen.iter().map(|d| (d.place(), shortened(&d.words)));
+        let seen = seen.chain(rules.variables.iter().flat_map(environment::Variable::seen)).collect();
+        let sends_away = self.sends_away(host);
+        let conditional = front.refuses() || (!sends_away && back.refuses());
         Site {
             names,
             at,
             default: false,
-            sends_away: self.sends_away(host),
+            sends_away,
             shown: self.shown(host),
-            nets: rules.nets(),
-            seen: seen.iter().map(|d| (d.place(), shortened(&d.words))).collect(),
+            nets: rules.nets().into_iter().chain(front.nets()).chain(back.nets()).collect(),
+            conditional,
+            tried: rules.tries() || (conditional && (front.tries() || back.tries())),
+            seen,
             mend: {
                 let rules = Rc::clone(&rules);
                 Box::new(move |ip| match &folders {
                     Some(what) => Mend { what: what.clone(), file: file.clone() },
-                    None => rules.mend(Client { ip, own: false }, &file),
+                    None => rules.mend(Client::other(ip), &file),
                 })
             },
+            conditions: Box::new(move |visit| match front.in_host(visit) {
+                Verdict::Passed if !sends_away => back.in_folder(visit),
+                told => told,
+            }),
             rules: Box::new(move |client: Client| fate(&rules, client)),
         }
+    }
+
+    /// What sets variables before any folder is known.
+    fn sets(&self, host: Option<&Directive>) -> Vec<(Directive, bool)> {
+        let hosts = host.into_iter().flat_map(|host| self.there(self.said, Some(host)));
+        let all = self.there(self.said, None).into_iter().chain(hosts);
+        all.filter(|(d, _)| sets_a_variable(d)).map(|(d, sure)| (d.clone(), sure)).collect()
+    }
+
+    /// mod_rewrite's rules of the virtual host, and of the folder.
+    fn rewriting(&self, host: Option<&Directive>, rules: &Rules) -> (Rewrites, Rewrites) {
+        let tls = self.says(host, "SSLEngine").first().is_some_and(|d| d.value().eq_ignore_ascii_case("on"));
+        let inherits = |d: &Directive| {
+            d.is("RewriteOptions") && d.words.iter().any(|w| w.to_ascii_lowercase().contains("inherit"))
+        };
+        let missing = !self.said.modules.is_empty() && !is_loaded("rewrite_module", &self.said.modules);
+        if missing || self.said.directives.iter().any(inherits) {
+            return (Rewrites::default(), Rewrites::default());
+        }
+        let front = self.there(self.said, host).into_iter().filter(|(d, _)| is_rewriting(d));
+        let back = rules.rewrites.iter().map(|(d, sure)| (d, *sure));
+        (Rewrites::of(front, tls), Rewrites::of(back, tls))
     }
 
     /// Whether a rule stands in `<Directory />`, which is there to deny what nothing else grants.
@@ -331,13 +372,21 @@ impl<'s> Apache<'s> {
                     let mut level = Rules::default();
                     self.take(&said, None, true, &mut level);
                     // What isn't allowed there makes Apache answer 500.
-                    if (level.tree.is_some() && !overrides.auth) || (level.compat.is_some() && !overrides.limit) {
+                    let is_info = !level.rewrites.is_empty() || !level.sets.is_empty();
+                    if (level.tree.is_some() && !overrides.auth)
+                        || (level.compat.is_some() && !overrides.limit)
+                        || (is_info && !overrides.info)
+                    {
+                        rules.rewrites.clear();
                         rules.tree = Some(Tree::Unknown);
                         return;
                     }
                     rules.merge(level);
                 }
-                Err(()) => rules.tree = Some(Tree::Unknown),
+                Err(()) => {
+                    rules.rewrites.clear();
+                    rules.tree = Some(Tree::Unknown);
+                }
             }
             return;
         }
@@ -353,8 +402,17 @@ impl<'s> Apache<'s> {
             if d.is("AuthMerging") {
                 level.merging = Merging::of(d.value());
             }
+            let holds_here = holds && sure;
+            if sets_a_variable(d) {
+                level.sets.push((d.clone(), holds_here));
+            }
+            if is_rewriting(d) {
+                // There mod_rewrite's are run in ways of their own.
+                let is_folder = head.is_none_or(|head| head.is("<Directory") || head.is("<DirectoryMatch"));
+                level.rewrites.push((d.clone(), holds_here && is_folder));
+            }
             let rule = old || d.is("Require");
-            unsure |= rule && !(holds && sure);
+            unsure |= rule && !holds_here;
             if rule {
                 level.at.push(d.clone());
             }
@@ -396,8 +454,11 @@ impl<'s> Apache<'s> {
                 // It is told with the request.
                 "<if" | "<elseif" | "<else" => {
                     let mut any = false;
-                    self.container(said, Some(d), get, &mut |d, _, _| {
-                        any |= Compat::default().take(d, true) || d.is("Require")
+                    self.container(said, Some(d), get, &mut |d, _, get| {
+                        any |= Compat::default().take(d, true) || d.is("Require");
+                        if is_rewriting(d) || sets_a_variable(d) {
+                            see(d, false, get);
+                        }
                     });
                     rules.extend(any.then_some(Tree::Unknown));
                 }
@@ -438,4 +499,13 @@ impl<'s> Apache<'s> {
         }
         words.iter().map(|word| net(word)).collect::<Option<Vec<IpNet>>>().map_or(Shown::Unknown, Shown::Visitors)
     }
+}
+
+fn is_rewriting(d: &Directive) -> bool {
+    ["RewriteEngine", "RewriteOptions", "RewriteCond", "RewriteRule"].iter().any(|name| d.is(name))
+}
+
+fn sets_a_variable(d: &Directive) -> bool {
+    const NAMES: [&str; 5] = ["SetEnvIf", "SetEnvIfNoCase", "SetEnvIfExpr", "BrowserMatch", "BrowserMatchNoCase"];
+    NAMES.iter().any(|name| d.is(name)) || d.is("RewriteRule")
 }

@@ -10,7 +10,14 @@ use std::{collections::BTreeSet, path::Path};
 
 use ipnet::IpNet;
 
-use super::super::access::{Client, Fate, Mend, net};
+use super::{
+    super::{
+        access::{Client, Fate, Mend, net},
+        conditions::or,
+    },
+    environment::Variable,
+    expression::Expression,
+};
 use crate::doctor::directives::Directive;
 
 /// What a rule says of a client.
@@ -31,7 +38,10 @@ pub(super) enum Tree {
     Nets(Vec<IpNet>),
     /// This machine.
     Local,
-    /// A user, a variable, a name, an expression.
+    /// One of these variables is set.
+    Env(Vec<Variable>),
+    Expr(Expression),
+    /// A user, a name, an expression that isn't understood.
     Unknown,
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -52,6 +62,8 @@ impl Tree {
             "all" if is("denied") => Self::Everybody(false),
             "ip" => values.iter().map(|v| subnet(v)).collect::<Option<_>>().map_or(Self::Unknown, Self::Nets),
             "local" => Self::Local,
+            "env" => Self::Env(values.iter().map(|name| Variable::named(name)).collect()),
+            "expr" => Expression::of(&values.join(" ")).map_or(Self::Unknown, Self::Expr),
             "method" => Self::Everybody(values.iter().any(|v| v.eq_ignore_ascii_case("GET"))),
             _ => Self::Unknown,
         };
@@ -72,10 +84,16 @@ impl Tree {
 
     fn says(&self, client: Client) -> Words {
         let either = |granted: bool| [if granted { Word::Granted } else { Word::Denied }].into();
+        let told = |holds: Option<bool>| holds.map_or_else(|| [Word::Granted, Word::Denied].into(), either);
         match self {
             Self::Everybody(granted) => either(*granted),
             Self::Nets(nets) => either(nets.iter().any(|net| net.contains(&client.ip))),
             Self::Local => either(client.own || client.ip.is_loopback()),
+            Self::Env(variables) => {
+                let set = variables.iter().map(|variable| variable.is_set(client.into()));
+                told(set.fold(Some(false), or))
+            }
+            Self::Expr(expression) => told(expression.holds(client.into())),
             Self::Unknown => [Word::Granted, Word::Denied].into(),
             Self::All(rules) => joined(rules, client, |a, b| match (a, b) {
                 (Word::Denied, _) | (_, Word::Denied) => Word::Denied,
@@ -110,7 +128,29 @@ impl Tree {
             Self::All(rules) | Self::Any(rules) => rules.iter().for_each(|rule| rule.nets(into)),
             Self::Not(rule) => rule.nets(into),
             Self::Local => into.extend(["127.0.0.0/8", "::1"].into_iter().filter_map(net)),
+            Self::Env(variables) => into.extend(variables.iter().flat_map(Variable::nets)),
+            Self::Expr(expression) => into.extend(expression.nets()),
             Self::Everybody(_) | Self::Unknown => {}
+        }
+    }
+
+    /// Whether an expression is held against an address.
+    fn tries(&self) -> bool {
+        match self {
+            Self::All(rules) | Self::Any(rules) => rules.iter().any(Self::tries),
+            Self::Not(rule) => rule.tries(),
+            Self::Env(variables) => variables.iter().any(Variable::tries),
+            Self::Expr(expression) => expression.tries(),
+            Self::Nets(_) | Self::Local | Self::Everybody(_) | Self::Unknown => false,
+        }
+    }
+
+    fn variables<'t>(&'t mut self, into: &mut Vec<&'t mut Variable>) {
+        match self {
+            Self::All(rules) | Self::Any(rules) => rules.iter_mut().for_each(|rule| rule.variables(into)),
+            Self::Not(rule) => rule.variables(into),
+            Self::Env(variables) => into.extend(variables),
+            _ => {}
         }
     }
 }
@@ -121,7 +161,7 @@ fn joined(rules: &[Tree], client: Client, join: impl Fn(Word, Word) -> Word) -> 
 }
 
 /// `10`, `10.1.`, `10.1.0.0/16`, `10.1.0.0/255.255.0.0`, `2001:db8::/32`
-fn subnet(word: &str) -> Option<IpNet> {
+pub(super) fn subnet(word: &str) -> Option<IpNet> {
     if let Some(whole) = net(word) {
         return Some(whole);
     }
@@ -140,8 +180,21 @@ fn subnet(word: &str) -> Option<IpNet> {
 enum Who {
     Everybody,
     Net(IpNet),
-    /// A name or a variable.
+    /// Whoever a variable is set for, or isn't.
+    Env(bool, Variable),
+    /// A name.
     Unknown,
+}
+
+impl Who {
+    fn is(&self, client: Client) -> Option<bool> {
+        match self {
+            Self::Everybody => Some(true),
+            Self::Net(net) => Some(net.contains(&client.ip)),
+            Self::Env(wanted, variable) => Some(variable.is_set(client.into())? == *wanted),
+            Self::Unknown => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -201,7 +254,7 @@ impl Compat {
 
     /// What lets this client in, which is refused. The order of the lines means nothing.
     fn mend(&self, client: Client, file: &str) -> String {
-        let is = |who: &Who| *who == Who::Everybody || matches!(who, Who::Net(net) if net.contains(&client.ip));
+        let is = |who: &Who| who.is(client) == Some(true);
         let line = "let Cloudflare's ranges in with `Allow from`";
         match (self.order, self.denies.iter().any(is)) {
             (Order::DenyAllow, _) if self.denies.contains(&Who::Everybody) => {
@@ -223,14 +276,7 @@ impl Compat {
         if self.unknown {
             return None;
         }
-        let named = |whom: &[Who]| {
-            let is = |who: &Who| match who {
-                Who::Everybody => true,
-                Who::Net(net) => net.contains(&client.ip),
-                Who::Unknown => false,
-            };
-            if whom.iter().any(is) { Some(true) } else { (!whom.contains(&Who::Unknown)).then_some(false) }
-        };
+        let named = |whom: &[Who]| whom.iter().map(|who| who.is(client)).fold(Some(false), or);
         let (allowed, denied) = (named(&self.allows), named(&self.denies));
         match self.order {
             Order::DenyAllow => match (allowed, denied) {
@@ -248,7 +294,16 @@ impl Compat {
 }
 
 fn who(word: &str) -> Who {
-    if word.eq_ignore_ascii_case("all") { Who::Everybody } else { subnet(word).map_or(Who::Unknown, Who::Net) }
+    if word.eq_ignore_ascii_case("all") {
+        return Who::Everybody;
+    }
+    match word.split_once('=') {
+        Some((env, name)) if env.eq_ignore_ascii_case("env") => match name.strip_prefix('!') {
+            Some(name) => Who::Env(false, Variable::named(name)),
+            None => Who::Env(true, Variable::named(name)),
+        },
+        _ => subnet(word).map_or(Who::Unknown, Who::Net),
+    }
 }
 
 /// How a section's rules go with those before it.
@@ -278,6 +333,12 @@ pub(super) struct Rules {
     pub(super) compat: Option<Compat>,
     /// The directives that it all comes from.
     pub(super) at: Vec<Directive>,
+    /// What sets variables, each with whether it surely holds.
+    pub(super) sets: Vec<(Directive, bool)>,
+    /// mod_rewrite's, of the innermost folder that has any.
+    pub(super) rewrites: Vec<(Directive, bool)>,
+    /// The variables that are asked for.
+    pub(super) variables: Vec<Variable>,
 }
 
 impl Rules {
@@ -299,6 +360,33 @@ impl Rules {
             self.at.retain(is_require);
         }
         self.at.extend(next.at);
+        self.sets.extend(next.sets);
+        // A folder's own take the place of those above it, but for whether there are to be any.
+        if !next.rewrites.is_empty() {
+            self.rewrites.retain(|(d, _)| d.is("RewriteEngine"));
+            self.rewrites.extend(next.rewrites);
+        }
+    }
+
+    /// Tells the variables that are asked for what sets them.
+    pub(super) fn learn(&mut self, before: Vec<(Directive, bool)>) {
+        self.sets.splice(0..0, before);
+        let Self { tree, compat, sets, variables: known, .. } = self;
+        let mut variables = Vec::new();
+        if let Some(tree) = tree {
+            tree.variables(&mut variables);
+        }
+        let named = compat.iter_mut().flat_map(|c| c.allows.iter_mut().chain(&mut c.denies));
+        variables.extend(named.filter_map(|who| if let Who::Env(_, variable) = who { Some(variable) } else { None }));
+        for variable in &mut variables {
+            variable.learn(sets);
+        }
+        *known = variables.into_iter().map(|variable| variable.clone()).collect();
+    }
+
+    /// Whether an expression is held against an address.
+    pub(super) fn tries(&self) -> bool {
+        self.tree.as_ref().is_some_and(Tree::tries) || self.variables.iter().any(Variable::tries)
     }
 
     pub(super) fn nets(&self) -> Vec<IpNet> {
@@ -308,11 +396,15 @@ impl Rules {
         }
         let named = self.compat.iter().flat_map(|c| c.allows.iter().chain(&c.denies));
         nets.extend(named.filter_map(|who| if let Who::Net(net) = who { Some(*net) } else { None }));
+        nets.extend(self.variables.iter().flat_map(Variable::nets));
         nets
     }
 
     /// What to do about what turns this client away; in `file`, if it can't be told where that stands.
     pub(super) fn mend(&self, client: Client, file: &Path) -> Mend {
+        if let Some((what, file)) = self.variables.iter().find_map(|variable| variable.mend(client.into())) {
+            return Mend { what, file };
+        }
         let at = |is: &dyn Fn(&Directive) -> bool| {
             let there = self.seen().into_iter().find(|d| is(d));
             there.map_or_else(|| file.to_owned(), |d| d.file.clone())

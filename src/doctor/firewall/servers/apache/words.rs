@@ -93,6 +93,8 @@ impl Section<'_> {
 pub(super) struct Overrides {
     pub(super) auth: bool,
     pub(super) limit: bool,
+    /// mod_rewrite's, and what sets variables.
+    pub(super) info: bool,
     other: bool,
 }
 
@@ -102,14 +104,20 @@ impl Overrides {
         if said.is("AllowOverrideList") {
             self.auth |= has("Require");
             self.limit |= has("Allow") && has("Deny");
+            self.info |= has("RewriteEngine") && has("RewriteCond") && has("RewriteRule") && has("SetEnvIf");
             self.other |= !has("None");
             return;
         }
         let all = has("All");
-        *self = Self { auth: all || has("AuthConfig"), limit: all || has("Limit"), other: !has("None") };
+        *self = Self {
+            auth: all || has("AuthConfig"),
+            limit: all || has("Limit"),
+            info: all || has("FileInfo"),
+            other: !has("None"),
+        };
     }
 
     pub(super) const fn any(self) -> bool {
-        self.auth || self.limit || self.other
+        self.auth || self.limit || self.info || self.other
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! They are inherited where a block has none of its own, as are the nets whose word is taken for the visitor's address.
 //!
-//! Belongs here: that. Does not: what it comes to (`access`, `super`).
+//! Belongs here: that. Does not: conditions (`script`), what it comes to (`access`, `super`).
 
-use std::net::IpAddr;
+mod script;
+mod variables;
+
+use std::{net::IpAddr, rc::Rc};
 
 use ipnet::IpNet;
 
+use self::{script::Script, variables::Tables};
 use super::access::{Client, Fate, Mend, Shown, Site, is_about_all, net};
 use crate::{
     allowlist::Prefixes,
@@ -25,10 +29,11 @@ pub(super) fn sites(said: &Said) -> Vec<Site<'_>> {
     let is_site = |d: &&Directive| {
         d.is("server") && d.words.len() == 1 && !said.around_of(d).any(|head| head.is("stream") || head.is("mail"))
     };
-    said.directives.iter().filter(is_site).map(|head| site(said, head)).collect()
+    let tables = Rc::new(Tables::of(said));
+    said.directives.iter().filter(is_site).map(|head| site(said, &tables, head)).collect()
 }
 
-fn site<'s>(said: &'s Said, server: &'s Directive) -> Site<'s> {
+fn site<'s>(said: &'s Said, tables: &Rc<Tables<'s>>, server: &'s Directive) -> Site<'s> {
     let of = |name: &'s str| said.inside(Some(server)).filter(move |d| d.is(name));
     let listens: Vec<&Directive> = of("listen").collect();
     let at = listens.iter().filter_map(|d| listen(d.value())).map(|(ip, port)| (ip, Some(port)));
@@ -43,13 +48,21 @@ fn site<'s>(said: &'s Said, server: &'s Directive) -> Site<'s> {
     let redirects = scope.iter().take(1 + usize::from(location.is_some()));
     let denies = rules.iter().filter(|d| d.is("deny")).take(3);
     let file = rules.first().unwrap_or(&server).file.clone();
+    let script = Script::new(said, Rc::clone(tables), server, location);
+    let conditional = script.refuses;
+    let mut nets: Vec<IpNet> = first_match.iter().filter_map(|(_, net)| *net).collect();
+    if conditional {
+        nets.extend(tables.nets().into_iter().chain(script.nets()));
+    }
     Site {
         names: names(said, server),
         at,
         default: listens.iter().any(|d| d.words.iter().any(|w| w == "default_server" || w == "default")),
         sends_away: redirects.flat_map(|head| said.inside(*head)).any(|d| d.is("return")),
         shown: shown(said, &scope),
-        nets: first_match.iter().filter_map(|(_, net)| *net).collect(),
+        nets,
+        conditional,
+        tried: conditional && (script.tries() || tables.tries()),
         seen: denies.map(|d| (d.place(), d.words.join(" "))).collect(),
         mend: Box::new(move |_| Mend {
             what: format!(
@@ -59,6 +72,7 @@ fn site<'s>(said: &'s Said, server: &'s Directive) -> Site<'s> {
             ),
             file: file.clone(),
         }),
+        conditions: Box::new(move |visit| script.verdict(visit)),
         rules: Box::new(move |client: Client| {
             let decides = |(_, net): &&(bool, Option<IpNet>)| net.is_none_or(|net| net.contains(&client.ip));
             match first_match.iter().find(decides) {
