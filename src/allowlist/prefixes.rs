@@ -137,7 +137,16 @@ impl Prefixes {
     /// Whether the address lies inside one of these.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.covers(&IpNet::from(address))
+        match address {
+            IpAddr::V4(a) => {
+                let at = self.v4.partition_point(|p| u32::from(p.addr()) <= u32::from(a));
+                at > 0 && self.v4[at - 1].contains(&a)
+            }
+            IpAddr::V6(a) => {
+                let at = self.v6.partition_point(|p| u128::from(p.addr()) <= u128::from(a));
+                at > 0 && self.v6[at - 1].contains(&a)
+            }
+        }
     }
 
     /// How many addresses one family covers; `u128::MAX` stands for "all of IPv6".

@@ -83,12 +83,12 @@ fn symptom(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> Option<
     let mut found = finding(meaning.id, verdict, format!("{happened} in the last {}{but}", span(seen.since)));
     found = found.gives(meaning.gives);
     let counts = tally.by_count();
-    for ((rule, client), count) in counts.iter().take(SHOWN) {
-        let whom = client.map_or_else(|| rule.clone(), |ip| format!("{ip}, {rule}"));
+    for (rule, client, count) in counts.iter().take(SHOWN) {
+        let whom = client.map_or_else(|| (*rule).to_owned(), |ip| format!("{ip}, {rule}"));
         found = found.seen(count.file.to_string(), shown(&whom, count));
     }
     if let Some(rest) = counts.len().checked_sub(SHOWN).filter(|n| *n > 0) {
-        let last = counts[SHOWN].1;
+        let last = counts[SHOWN].2;
         found = found.seen(last.file.to_string(), format!("and {rest} more like these"));
     }
     Some(match meaning.command {
@@ -142,7 +142,7 @@ fn verdict(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> (Finds,
 /// Whether the last ban of each address was followed by its end.
 fn lifted(bans: &Tally, unbans: Option<&Tally>) -> bool {
     let Some(unbans) = unbans else { return false };
-    bans.counts.iter().all(|((_, client), count)| unbans.last(*client).is_some_and(|end| end >= count.last))
+    bans.by_count().into_iter().all(|(_, client, count)| unbans.last(client).is_some_and(|end| end >= count.last))
 }
 
 /// Denials of others, where these can be visitors behind Cloudflare.

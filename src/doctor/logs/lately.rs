@@ -33,12 +33,12 @@ impl Lately {
         let lacks =
             seen.tallies.iter().filter(|(kind, _)| matches!(kind, Kind::OpenFiles | Kind::Connections | Kind::Workers));
         let counts = lacks.flat_map(|(kind, tally)| tally.by_count().into_iter().map(|c| (*kind, c)));
-        let recent = counts.filter(|(_, (_, count))| now.contains(&count.last));
+        let recent = counts.filter(|(_, (.., count))| now.contains(&count.last));
         Self(
             recent
-                .map(|(kind, ((rule, _), count))| {
+                .map(|(kind, (rule, _, count))| {
                     let evidence = Evidence { source: count.file.to_string(), shows: shown(rule, count) };
-                    (kind, rule.clone(), evidence)
+                    (kind, rule.to_owned(), evidence)
                 })
                 .collect(),
         )

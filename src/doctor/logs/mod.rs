@@ -5,6 +5,7 @@
 //!
 //! Belongs here: logs. Does not: what is so now, which the other rooms look at.
 
+mod guarded;
 mod judge;
 mod lately;
 mod line;
@@ -17,8 +18,10 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod times;
+mod words;
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     collections::BTreeSet,
     io::{self, Read},
@@ -262,11 +265,11 @@ impl Work<'_, '_> {
     fn lines(&mut self, content: &mut dyn Read, name: &str, place: &Place, taken: &Cell<u64>) -> u64 {
         let Self { ask, clock, window, scan, done, total, has_fail2ban, has_lfd, own, seen, .. } = self;
         let file: Arc<str> = name.into();
-        let mut reader = Reader::new(clock);
+        let mut reader = Reader::new(clock, ask.edge);
         let mut bytes = 0_u64;
         let mut told = u64::MAX;
         let mut each = |raw: &[u8]| {
-            let text = String::from_utf8_lossy(raw);
+            let text = std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), Cow::Borrowed);
             let Some(found) = reader.read(&text) else { return };
             let repeated = place.role != Role::Own
                 && match found.kind {
@@ -312,12 +315,12 @@ fn going_on(name: &str, done: u64, total: u64, said: u64) -> String {
 }
 
 /// Whether it is the kernel's word, which more than one file of the system log holds.
-fn is_kernels(kind: Kind, found: &Symptom) -> bool {
+fn is_kernels(kind: Kind, found: &Symptom<'_>) -> bool {
     matches!(kind, Kind::Packets | Kind::SynFlood | Kind::Conntrack | Kind::Orphans)
-        || (kind == Kind::OpenFiles && found.rule == "fs.file-max")
+        || (kind == Kind::OpenFiles && found.rule.is("fs.file-max"))
 }
 
-fn count(ask: &Ask<'_>, seen: &mut Seen, found: Symptom, line: &str, file: &Arc<str>, given: bool) {
+fn count(ask: &Ask<'_>, seen: &mut Seen, found: Symptom<'_>, line: &str, file: &Arc<str>, given: bool) {
     if found.port.is_some_and(|port| !ask.ports.contains(&port)) {
         return;
     }

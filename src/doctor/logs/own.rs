@@ -19,7 +19,7 @@ const MOST: usize = 2000;
 
 /// A line that may be of doctor's doing.
 pub(super) struct Line {
-    pub found: Symptom,
+    pub found: Symptom<'static>,
     pub text: String,
     pub file: Arc<str>,
     pub given: bool,
@@ -41,7 +41,11 @@ impl<'a> Own<'a> {
     }
 
     /// Whether it need not be counted now: it is no symptom, is doctor's own, or waits for [`Own::others`].
-    pub fn takes(&mut self, found: &Symptom, text: &str, file: &Arc<str>, given: bool) -> bool {
+    pub fn takes(&mut self, found: &Symptom<'_>, text: &str, file: &Arc<str>, given: bool) -> bool {
+        // What doctor asks itself ([`Kind::Own`]) is always ours.
+        if !found.ours && !found.kind.is_of_a_request() {
+            return false;
+        }
         let here = |ip: &IpAddr| ip.is_loopback() || self.addresses.contains(ip);
         match found.client.filter(here) {
             Some(client) if found.ours => {
@@ -53,7 +57,7 @@ impl<'a> Own<'a> {
             Some(_) if found.kind.is_of_a_request() && self.waiting.len() < MOST => {
                 // An example is far shorter.
                 let text = text.chars().take(4096).collect();
-                self.waiting.push(Line { found: found.clone(), text, file: Arc::clone(file), given });
+                self.waiting.push(Line { found: found.clone().into_owned(), text, file: Arc::clone(file), given });
                 true
             }
             _ => found.kind == Kind::Own,

@@ -74,6 +74,8 @@ pub(super) fn ray(line: &str) -> Option<&str> {
     let bytes = line.as_bytes();
     let part_of_word = |at: Option<usize>| at.and_then(|i| bytes.get(i)).is_some_and(u8::is_ascii_alphanumeric);
     memchr::memchr_iter(b'-', bytes).find_map(|dash| {
+        // Most dashes go no further.
+        bytes.get(dash + 1).filter(|b| b.is_ascii_uppercase())?;
         let start = dash.checked_sub(16)?;
         let id = line.get(start..dash + 4)?;
         let hex = id.as_bytes()[..16].iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));

@@ -4,8 +4,9 @@
 
 use std::io::{self, Read};
 
-use aho_corasick::{AhoCorasick, MatchKind, Span, packed};
 use memchr::{memchr, memrchr};
+
+use super::words::Searcher;
 
 /// How much is read at once, and the longest line that is looked at for what stands anywhere in it.
 const BLOCK: usize = 1 << 20;
@@ -46,12 +47,6 @@ const NEEDLES: [&str; 28] = [
     "\"edgeallow/",
 ];
 
-enum Searcher {
-    /// Several bytes at once, where the processor can.
-    Packed(packed::Searcher),
-    Automaton(AhoCorasick),
-}
-
 /// Looks through logs, one after the other.
 pub(super) struct Scan {
     searcher: Searcher,
@@ -61,14 +56,7 @@ pub(super) struct Scan {
 impl Scan {
     /// `None` if the search can't be prepared, which the tests rule out.
     pub fn new() -> Option<Self> {
-        let kind = packed::MatchKind::LeftmostFirst;
-        let searcher = match packed::Config::new().match_kind(kind).builder().extend(NEEDLES).build() {
-            Some(searcher) => Searcher::Packed(searcher),
-            None => {
-                Searcher::Automaton(AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(NEEDLES).ok()?)
-            }
-        };
-        Some(Self { searcher, block: vec![0; BLOCK] })
+        Some(Self { searcher: Searcher::new(&NEEDLES)?, block: vec![0; BLOCK] })
     }
 
     /// Hands over each line that has to be looked at, without its end and at most 16 KiB of it, and tells how much was
@@ -109,7 +97,7 @@ impl Scan {
             if end == 0 && filled == block.len() {
                 (beyond, end) = (true, filled);
             }
-            searcher.candidates(&block[start..end], line);
+            candidates(searcher, &block[start..end], line);
             if n == 0 {
                 return Ok(total);
             }
@@ -119,24 +107,15 @@ impl Scan {
     }
 }
 
-impl Searcher {
-    fn candidates(&self, lines: &[u8], line: &mut dyn FnMut(&[u8])) {
-        let mut at = 0;
-        while let Some(hit) = self.find(lines, at) {
-            let start = memrchr(b'\n', &lines[at..hit]).map_or(at, |i| at + i + 1);
-            let end = memchr(b'\n', &lines[hit..]).map_or(lines.len(), |i| hit + i);
-            let whole = &lines[start..end];
-            let whole = whole.strip_suffix(b"\r").unwrap_or(whole);
-            line(&whole[..whole.len().min(LONGEST)]);
-            at = (end + 1).min(lines.len());
-        }
-    }
-
-    fn find(&self, text: &[u8], from: usize) -> Option<usize> {
-        match self {
-            Self::Packed(s) => s.find_in(text, Span::from(from..text.len())).map(|m| m.start()),
-            Self::Automaton(s) => s.find(aho_corasick::Input::new(text).span(from..text.len())).map(|m| m.start()),
-        }
+fn candidates(searcher: &Searcher, lines: &[u8], line: &mut dyn FnMut(&[u8])) {
+    let mut at = 0;
+    while let Some(hit) = searcher.find(lines, at).map(|hit| hit.start()) {
+        let start = memrchr(b'\n', &lines[at..hit]).map_or(at, |i| at + i + 1);
+        let end = memchr(b'\n', &lines[hit..]).map_or(lines.len(), |i| hit + i);
+        let whole = &lines[start..end];
+        let whole = whole.strip_suffix(b"\r").unwrap_or(whole);
+        line(&whole[..whole.len().min(LONGEST)]);
+        at = (end + 1).min(lines.len());
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Belongs here: the kinds, in words. Does not: recognising them ([`super::line`]), or weighing them ([`super::judge`]).
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use jiff::Timestamp;
 
@@ -257,18 +257,50 @@ impl Kind {
 
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Symptom {
+pub(super) struct Symptom<'a> {
     pub kind: Kind,
     /// When it was written.
     pub at: Timestamp,
     /// Whom it is about.
     pub client: Option<IpAddr>,
-    /// By which rule: a zone, a jail, the number of a rule, a prefix.
-    pub rule: String,
+    pub rule: Rule<'a>,
     /// The port that was asked for, where the line names one.
     pub port: Option<u16>,
     /// Whether it was denied for what only an intruder asks for, and would have been denied to anybody.
     pub guarded: bool,
     /// Whether the one who asked called himself by this program's name.
     pub ours: bool,
+}
+
+impl Symptom<'_> {
+    /// Without the line.
+    pub fn into_owned(self) -> Symptom<'static> {
+        let Rule { what, name } = self.rule;
+        Symptom { rule: Rule { what, name: Cow::Owned(name.into_owned()) }, ..self }
+    }
+}
+
+/// By which rule: a zone, a jail, the number of a rule, a prefix. In two parts, so that nothing is put together for a line
+/// that is like one before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rule<'a> {
+    what: &'static str,
+    name: Cow<'a, str>,
+}
+
+impl<'a> Rule<'a> {
+    pub const fn new(what: &'static str, name: &'a str) -> Self {
+        Self { what, name: Cow::Borrowed(name) }
+    }
+
+    /// Short enough for a table, and in one line.
+    pub fn short(&self) -> String {
+        self.what.chars().chain(self.name.chars()).filter(|c| !c.is_control()).take(60).collect()
+    }
+
+    /// Whether it is this, letter for letter.
+    pub fn is(&self, text: &str) -> bool {
+        let (what, name) = (self.what, &*self.name);
+        text.len() == what.len() + name.len() && text.ends_with(name) && text.starts_with(what)
+    }
 }

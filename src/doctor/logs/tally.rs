@@ -4,7 +4,9 @@
 //! Belongs here: counting. Does not: what the counts come to ([`super::judge`]).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::{BuildHasherDefault, Hasher},
     net::IpAddr,
     sync::Arc,
 };
@@ -35,10 +37,37 @@ pub(super) struct Count {
     pub rays: BTreeSet<String>,
 }
 
+/// Tells addresses apart that are Cloudflare's, which nobody chooses: so it may be quicker than what the standard library
+/// does against those who would fill one place.
+#[derive(Default)]
+pub(super) struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            self.write_u64(u64::from_ne_bytes(word));
+        }
+    }
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+    fn write_usize(&mut self, _: usize) {}
+    fn write_isize(&mut self, _: isize) {}
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What was counted for a kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    pub counts: BTreeMap<(String, Option<IpAddr>), Count>,
+    /// By address, and for each by rule, of which an address has few.
+    counts: HashMap<Option<IpAddr>, Vec<(String, Count)>, BuildHasherDefault<Mix>>,
+    /// How many there are.
+    pairs: usize,
     /// In all, also beyond [`PAIRS`].
     pub times: u64,
     /// Of these, denials of what everybody is kept from.
@@ -47,7 +76,7 @@ pub(super) struct Tally {
     pub given: bool,
     /// Denials of others than Cloudflare.
     pub visitors: u64,
-    pub visitor_addresses: BTreeSet<IpAddr>,
+    pub visitor_addresses: HashSet<IpAddr>,
 }
 
 /// Everything that was counted.
@@ -55,22 +84,11 @@ pub(super) type Tallies = BTreeMap<Kind, Tally>;
 
 impl Tally {
     /// Counts a line about Cloudflare, or about nobody.
-    pub fn add(&mut self, found: Symptom, line: &str, file: &Arc<str>, given: bool) {
+    pub fn add(&mut self, found: Symptom<'_>, line: &str, file: &Arc<str>, given: bool) {
         self.times += 1;
         self.guarded += u64::from(found.guarded);
         self.given |= given;
-        let key = (found.rule, found.client);
-        if self.counts.len() >= PAIRS && !self.counts.contains_key(&key) {
-            return;
-        }
-        let count = self.counts.entry(key).or_insert_with(|| Count {
-            times: 0,
-            first: found.at,
-            last: found.at,
-            example: redact::example(found.kind, line),
-            file: Arc::clone(file),
-            rays: BTreeSet::new(),
-        });
+        let Some(count) = self.count(&found, line, file) else { return };
         count.times += 1;
         count.first = count.first.min(found.at);
         count.last = count.last.max(found.at);
@@ -81,6 +99,37 @@ impl Tally {
         }
     }
 
+    /// What was counted for its rule and address, if there is room for that.
+    fn count(&mut self, found: &Symptom<'_>, line: &str, file: &Arc<str>) -> Option<&mut Count> {
+        let full = self.pairs >= PAIRS;
+        let rules = match full {
+            true => self.counts.get_mut(&found.client)?,
+            false => self.counts.entry(found.client).or_default(),
+        };
+        if let Some(at) = rules.iter().position(|(known, _)| found.rule.is(known)) {
+            return Some(&mut rules[at].1);
+        }
+        let rule = found.rule.short();
+        let known = rules.iter().position(|(known, _)| *known == rule);
+        if known.is_none() {
+            if full {
+                return None;
+            }
+            self.pairs += 1;
+            let count = Count {
+                times: 0,
+                first: found.at,
+                last: found.at,
+                example: redact::example(found.kind, line),
+                file: Arc::clone(file),
+                rays: BTreeSet::new(),
+            };
+            rules.push((rule, count));
+        }
+        let at = known.unwrap_or(rules.len() - 1);
+        Some(&mut rules[at].1)
+    }
+
     /// Counts a line about somebody who isn't Cloudflare.
     pub fn add_visitor(&mut self, client: IpAddr) {
         self.visitors += 1;
@@ -89,20 +138,24 @@ impl Tally {
         }
     }
 
-    /// The most frequent first.
-    pub fn by_count(&self) -> Vec<(&(String, Option<IpAddr>), &Count)> {
-        let mut counts: Vec<_> = self.counts.iter().collect();
-        counts.sort_by_key(|(_, c)| std::cmp::Reverse(c.times));
+    /// By rule and address, the most frequent first.
+    pub fn by_count(&self) -> Vec<(&str, Option<IpAddr>, &Count)> {
+        let mut counts: Vec<_> = self
+            .counts
+            .iter()
+            .flat_map(|(client, rules)| rules.iter().map(|(rule, count)| (rule.as_str(), *client, count)))
+            .collect();
+        counts.sort_by_key(|&(rule, client, count)| (Reverse(count.times), rule, client));
         counts
     }
 
     /// How many addresses were told apart.
     pub fn addresses(&self) -> usize {
-        self.counts.keys().filter_map(|(_, ip)| *ip).collect::<BTreeSet<_>>().len()
+        self.counts.keys().flatten().count()
     }
 
     /// When an address was last counted.
     pub fn last(&self, client: Option<IpAddr>) -> Option<Timestamp> {
-        self.counts.iter().filter(|((_, ip), _)| *ip == client).map(|(_, c)| c.last).max()
+        self.counts.get(&client)?.iter().map(|(_, c)| c.last).max()
     }
 }

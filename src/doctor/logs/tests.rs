@@ -252,7 +252,7 @@ fn each_line_about_cloudflare_is_found_and_the_same_about_a_stranger_is_not() {
             assert_eq!(found(&host, &[]), [(id, verdict)], "{line} {edge}");
             let seen = seen(&host, &[]);
             let (kind, tally) = seen.tallies.first_key_value().unwrap();
-            let ((_, client), count) = tally.counts.first_key_value().unwrap();
+            let (_, client, count) = tally.by_count()[0];
             assert_eq!(client.unwrap(), edge.parse::<std::net::IpAddr>().unwrap().to_canonical());
             assert_eq!(count.first.to_string(), "2026-11-22T18:00:00Z".parse::<Timestamp>().unwrap().to_string());
             assert!(count.example.contains(":00:00") && !count.example.contains("b=c"), "{kind:?} {}", count.example);
@@ -547,7 +547,7 @@ fn addresses_beyond_all_count_are_counted_in_bounded_memory() {
     let log: String = (0..5000).map(line).collect();
     let seen = seen(&Host::default().with("/var/log/nginx/error.log", log), &[]);
     let tally = &seen.tallies[&Kind::NginxLimits];
-    assert_eq!((tally.times, tally.counts.len()), (5000, 2000));
+    assert_eq!((tally.times, tally.by_count().len()), (5000, 2000));
 }
 
 proptest! {
