@@ -38,10 +38,10 @@ fn is_one_of(small: &[&str], name: &[u8]) -> bool {
     small.iter().any(same)
 }
 
-/// Whether one of the folders begins here. Most don't even have the letter after the slash.
+/// Whether one of the folders begins here, which the letter after the slash nearly always tells.
 fn is_folder(path: &[u8]) -> bool {
     let letter = path.get(1).map(u8::to_ascii_lowercase);
-    FOLDERS.iter().any(|folder| folder.as_bytes().get(1).copied() == letter && begins(path, folder))
+    matches!(letter, Some(b'c' | b'n' | b'p' | b'u' | b'v' | b'w')) && FOLDERS.iter().any(|folder| begins(path, folder))
 }
 
 /// Whether the name that begins with this dot is a hidden one.

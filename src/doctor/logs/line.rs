@@ -15,7 +15,7 @@ use super::{
     guarded::guarded,
     symptom::{Kind, Rule, Symptom},
     times::Clock,
-    words::{Searcher, after_digits, before, begins, cut, cut_last, words},
+    words::{Searcher, after, after_digits, before, begins, cut, cut_last, words},
 };
 use crate::allowlist::Prefixes;
 
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         if let Some((at, rest)) = self.clock.nginx(line) {
             return Some((at, nginx(rest)?));
         }
-        if let Some(rest) = line.strip_prefix('[') {
+        if let Some(rest) = after(line, b'[') {
             if let Some((at, rest)) = self.clock.apache(rest) {
                 let rest = rest.strip_prefix("] ")?;
                 return Some((at, if is_apaches(rest) { apache(rest) } else { self.kernel(rest) }?));
@@ -88,12 +88,12 @@ impl<'a> Reader<'a> {
             return Some((at, php(cut(rest.strip_prefix("] ")?, ": ")?.1)?));
         }
         if let Some((at, rest)) = self.clock.iso(line) {
-            let rest = rest.strip_prefix(' ')?;
+            let rest = after(rest, b' ')?;
             let own = if line.as_bytes().get(10) == Some(&b'T') { self.program(rest) } else { None };
             return Some((at, own.or_else(|| fail2ban(rest)).or_else(|| litespeed(rest))?));
         }
         if let Some((at, rest)) = self.clock.syslog(line) {
-            return Some((at, self.program(rest.strip_prefix(' ')?)?));
+            return Some((at, self.program(after(rest, b' ')?)?));
         }
         self.access(line)
     }
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
         let (at, rest) = self.clock.common(rest)?;
         // The server puts no bare quotation mark into a request.
         let (request, rest) = cut(rest.strip_prefix("] \"")?, "\"")?;
-        let status = before(rest.strip_prefix(' ')?, " ");
+        let status = before(after(rest, b' ')?, " ");
         let ours = is_ours(rest);
         if status == "444" {
             let mut found = Message::new(Kind::Unanswered, Some(client), "return 444", "");
@@ -178,7 +178,7 @@ fn nginx(text: &str) -> Option<Message<'_>> {
     if !ids.bytes().all(|b| b.is_ascii_digit() || b == b'#') {
         return None;
     }
-    let rest = match rest.strip_prefix('*') {
+    let rest = match after(rest, b'*') {
         Some(rest) => cut(rest, " ")?.1,
         None => rest,
     };
@@ -211,7 +211,7 @@ fn nginx(text: &str) -> Option<Message<'_>> {
 
 /// Whether `[module:level]`, or `[level]` as it once was, begins this: `dmesg -T` writes its times as Apache does.
 fn is_apaches(text: &str) -> bool {
-    let group = text.strip_prefix('[').and_then(|rest| cut(rest, "]"));
+    let group = after(text, b'[').and_then(|rest| cut(rest, "]"));
     group.is_some_and(|(group, _)| {
         group.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_:".contains(&b))
     })
@@ -220,7 +220,7 @@ fn is_apaches(text: &str) -> bool {
 /// `[module:level] [pid 1:tid 2] [client 192.0.2.1:5] AH01630: message`
 fn apache(text: &str) -> Option<Message<'_>> {
     let (mut rest, mut client, mut evasive_denies) = (text, None, false);
-    while let Some((group, after)) = rest.strip_prefix('[').and_then(|r| cut(r, "] ")) {
+    while let Some((group, after)) = after(rest, b'[').and_then(|r| cut(r, "] ")) {
         client = client.or_else(|| address_and_port(group.strip_prefix("client ")?));
         evasive_denies |= group.starts_with("evasive");
         rest = after;
@@ -274,7 +274,7 @@ pub(super) fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 /// `[NOTICE] [1234] [192.0.2.1:50000#site] [ACL] Access to context [/] is denied!`
 fn litespeed(text: &str) -> Option<Message<'_>> {
     let (mut rest, mut client, mut last) = (text, None, "");
-    while let Some((group, after)) = rest.strip_prefix('[').and_then(|r| cut(r, "]")) {
+    while let Some((group, after)) = after(rest, b'[').and_then(|r| cut(r, "]")) {
         client = client.or_else(|| peer(group));
         (last, rest) = (group, after.trim_start());
     }

@@ -10,7 +10,7 @@ use jiff::{
     tz::{Offset, TimeZone},
 };
 
-use super::words::after_digits;
+use super::words::{after, after_digits};
 
 /// How far a line may be ahead of the clock, for hosts whose clocks differ, and for a year that isn't written.
 const AHEAD_HOURS: i64 = 26;
@@ -49,7 +49,7 @@ impl Clock {
         let (text, rest) = apart(text, 4, b'/', 19)?;
         let at = self.nginx.moment(text, 0, |text| {
             let (date, rest) = date(text, '/')?;
-            self.local(join(date, time(rest.strip_prefix(' ')?)?.0)?)
+            self.local(join(date, time(after(rest, b' ')?)?.0)?)
         });
         Some((at?, rest))
     }
@@ -76,12 +76,12 @@ impl Clock {
     /// `22/Nov/2026:18:00:00 +0000`, of access logs.
     pub fn common<'a>(&self, text: &'a str) -> Option<(Timestamp, &'a str)> {
         let (text, rest) = apart(text, 2, b'/', 20)?;
-        let (seconds, rest) = offset(rest.strip_prefix(' ')?)?;
+        let (seconds, rest) = offset(after(rest, b' ')?)?;
         let at = self.common.moment(text, seconds, |text| {
             let (day, rest) = number(text, 2)?;
-            let (month, rest) = month(rest.strip_prefix('/')?)?;
-            let (year, rest) = number(rest.strip_prefix('/')?, 4)?;
-            with_offset(join((year, month, day), time(rest.strip_prefix(':')?)?.0)?, seconds)
+            let (month, rest) = month(after(rest, b'/')?)?;
+            let (year, rest) = number(after(rest, b'/')?, 4)?;
+            with_offset(join((year, month, day), time(after(rest, b':')?)?.0)?, seconds)
         });
         Some((at?, rest))
     }
@@ -89,11 +89,11 @@ impl Clock {
     /// `Sun Nov 22 18:00:00.123456 2026`, of Apache's error log.
     pub fn apache<'a>(&self, text: &'a str) -> Option<(Timestamp, &'a str)> {
         let (text, rest) = apart(text, 3, b' ', 19)?;
-        let (year, rest) = number(fraction(rest, &['.']).strip_prefix(' ')?, 4)?;
+        let (year, rest) = number(after(fraction(rest, &['.']), b' ')?, 4)?;
         let at = self.apache.moment(text, year, |text| {
             let (month, rest) = month(text.get(4..)?)?;
-            let (day, rest) = number(rest.strip_prefix(' ')?, 2)?;
-            self.local(join((year, month, day), time(rest.strip_prefix(' ')?)?.0)?)
+            let (day, rest) = number(after(rest, b' ')?, 2)?;
+            self.local(join((year, month, day), time(after(rest, b' ')?)?.0)?)
         });
         Some((at?, rest))
     }
@@ -103,9 +103,9 @@ impl Clock {
         let (text, rest) = apart(text, 2, b'-', 20)?;
         let at = self.php.moment(text, 0, |text| {
             let (day, rest) = number(text, 2)?;
-            let (month, rest) = month(rest.strip_prefix('-')?)?;
-            let (year, rest) = number(rest.strip_prefix('-')?, 4)?;
-            self.local(join((year, month, day), time(rest.strip_prefix(' ')?)?.0)?)
+            let (month, rest) = month(after(rest, b'-')?)?;
+            let (year, rest) = number(after(rest, b'-')?, 4)?;
+            self.local(join((year, month, day), time(after(rest, b' ')?)?.0)?)
         });
         Some((at?, fraction(rest, &['.'])))
     }
@@ -115,12 +115,12 @@ impl Clock {
         let (text, rest) = apart(text, 3, b' ', 15)?;
         let at = self.syslog.moment(text, 0, |text| {
             let (month, rest) = month(text)?;
-            let rest = rest.strip_prefix(' ')?;
-            let (day, rest) = match rest.strip_prefix(' ') {
+            let rest = after(rest, b' ')?;
+            let (day, rest) = match after(rest, b' ') {
                 Some(rest) => number(rest, 1)?,
                 None => number(rest, 2)?,
             };
-            let time = time(rest.strip_prefix(' ')?)?.0;
+            let time = time(after(rest, b' ')?)?.0;
             // The 29th of February is of neither of two years in a row that aren't leap years.
             (0..5).find_map(|back| {
                 let at = self.local(join((self.year - back, month, day), time)?)?;
@@ -221,8 +221,8 @@ type Time = (i64, i64, i64);
 
 fn time(text: &str) -> Option<(Time, &str)> {
     let (hour, rest) = number(text, 2)?;
-    let (minute, rest) = number(rest.strip_prefix(':')?, 2)?;
-    let (second, rest) = number(rest.strip_prefix(':')?, 2)?;
+    let (minute, rest) = number(after(rest, b':')?, 2)?;
+    let (second, rest) = number(after(rest, b':')?, 2)?;
     Some(((hour, minute, second), rest))
 }
 
@@ -250,7 +250,7 @@ fn fraction<'a>(text: &'a str, marks: &[char]) -> &'a str {
 
 /// `Z`, `+0000` or `+00:00`, in seconds.
 fn offset(text: &str) -> Option<(i64, &str)> {
-    if let Some(rest) = text.strip_prefix('Z') {
+    if let Some(rest) = after(text, b'Z') {
         return Some((0, rest));
     }
     let sign = match text.bytes().next()? {
@@ -259,7 +259,7 @@ fn offset(text: &str) -> Option<(i64, &str)> {
         _ => return None,
     };
     let (hours, rest) = number(&text[1..], 2)?;
-    let (minutes, rest) = number(rest.strip_prefix(':').unwrap_or(rest), 2)?;
+    let (minutes, rest) = number(after(rest, b':').unwrap_or(rest), 2)?;
     Some((sign * (hours * 3600 + minutes * 60), rest))
 }
 

@@ -35,20 +35,31 @@ impl Searcher {
 
 /// As [`str::split_once`]. The mark begins with an ASCII character.
 pub(super) fn cut<'a>(text: &'a str, mark: &str) -> Option<(&'a str, &'a str)> {
-    let at =
-        memchr_iter(first(mark)?, text.as_bytes()).find(|at| text.as_bytes()[*at..].starts_with(mark.as_bytes()))?;
+    let at = memchr_iter(first(mark)?, text.as_bytes()).find(|at| stands(text, *at, mark))?;
     Some((&text[..at], &text[at + mark.len()..]))
 }
 
 /// As [`str::rsplit_once`]. The mark begins with an ASCII character.
 pub(super) fn cut_last<'a>(text: &'a str, mark: &str) -> Option<(&'a str, &'a str)> {
-    let mut places = memrchr_iter(first(mark)?, text.as_bytes());
-    let at = places.find(|at| text.as_bytes()[*at..].starts_with(mark.as_bytes()))?;
+    let at = memrchr_iter(first(mark)?, text.as_bytes()).find(|at| stands(text, *at, mark))?;
     Some((&text[..at], &text[at + mark.len()..]))
 }
 
 fn first(mark: &str) -> Option<u8> {
     mark.bytes().next().filter(u8::is_ascii)
+}
+
+/// Whether the mark, whose first byte does, stands there. The third byte, or the last one, tells nearly always: many marks
+/// begin with a comma and a blank.
+fn stands(text: &str, at: usize, mark: &str) -> bool {
+    let (text, mark) = (&text.as_bytes()[at..], mark.as_bytes());
+    let telling = mark.len().min(3) - 1;
+    telling == 0 || (text.get(telling) == mark.get(telling) && text.starts_with(mark))
+}
+
+/// As [`str::strip_prefix`] with an ASCII character.
+pub(super) fn after(text: &str, byte: u8) -> Option<&str> {
+    (byte.is_ascii() && text.as_bytes().first() == Some(&byte)).then(|| &text[1..])
 }
 
 /// What stands before the mark, or all of it.
@@ -90,6 +101,8 @@ mod tests {
             prop_assert_eq!(cut_last(&text, &mark), text.rsplit_once(mark.as_str()));
             prop_assert_eq!(before(&text, &mark), text.split(mark.as_str()).next().unwrap());
             prop_assert!(words(&text).eq(text.split(' ')));
+            let byte = mark.as_bytes()[0];
+            prop_assert_eq!(after(&text, byte), text.strip_prefix(char::from(byte)));
         }
 
         #[test]
