@@ -12,6 +12,8 @@ use std::{
 #[derive(Clone, Copy)]
 pub struct Cost {
     pub time: Duration,
+    /// What it computed itself, whatever else the machine did.
+    pub user: Duration,
     /// Peak resident memory in KiB, of the program itself.
     pub memory: i64,
 }
@@ -65,13 +67,15 @@ pub fn run(argv: &[String], stdin: Option<&Path>) -> Cost {
         let _ = std::io::Read::read_to_string(&mut child.stderr.unwrap(), &mut words);
         panic!("{argv:?} failed with {code}: {words}");
     }
-    Cost { time, memory: usage.ru_maxrss }
+    let user = Duration::from_secs(usage.ru_utime.tv_sec.cast_unsigned())
+        + Duration::from_micros(usage.ru_utime.tv_usec.cast_unsigned());
+    Cost { time, user, memory: usage.ru_maxrss }
 }
 
 /// The middle one of the times, and the highest memory.
 fn median(mut costs: Vec<Cost>) -> Cost {
     costs.sort_by_key(|c| c.time);
-    Cost { time: costs[costs.len() / 2].time, memory: costs.iter().map(|c| c.memory).max().unwrap() }
+    Cost { memory: costs.iter().map(|c| c.memory).max().unwrap(), ..costs[costs.len() / 2] }
 }
 
 /// Lets the contestants run in turn and prints a table; the first one is what the others are compared with.
