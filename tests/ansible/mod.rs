@@ -204,7 +204,13 @@ fn other_units_take_the_place_of_the_first(fleet: &Fleet) {
     let host = fleet.host("nft1");
     let there = |path: &str| host.exists(&format!("/etc/systemd/system/{path}"));
     let play = |args: &[&str]| site(fleet, &[&["--limit", "nft1"], args].concat());
-    let unwanted = ["edgeallow.timer", "timers.target.wants/edgeallow.timer", "edgeallow-restore.service"];
+    let unwanted = [
+        "edgeallow.timer",
+        "timers.target.wants/edgeallow.timer",
+        "edgeallow-restore.service",
+        "multi-user.target.wants/edgeallow-reload.service",
+        "multi-user.target.wants/edgeallow-reload-late.service",
+    ];
     let wanted = [
         "edgeallow-fetch.timer",
         "timers.target.wants/edgeallow-fetch.timer",

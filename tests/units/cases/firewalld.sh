@@ -12,6 +12,10 @@ prepare() {
 }
 
 stored() { [ -e /etc/firewalld/ipsets/edgeallow-v4.xml ]; }
+at_rest() {
+    [ "$(state ActiveState edgeallow-restore-firewalld.service)" = active ] &&
+        [ "$(state ActiveState edgeallow-reload.service)" = active ] && [ -z "$(systemctl list-jobs --no-legend)" ]
+}
 # Both families in the kernel's own sets.
 open() { nft list ruleset | grep -q 173.245.48.0/20 && nft list ruleset | grep -q 2400:cb00::/32; }
 
@@ -26,12 +30,16 @@ checks() {
         expect_open "after systemctl $verb firewalld it is there"
     done
 
-    # What is lost from the running firewalld and from its files comes back with its restart.
-    firewall-cmd -q --permanent --delete-ipset=edgeallow-v4 --delete-policy=edgeallow 2>/dev/null || true
-    rm -f /etc/firewalld/ipsets/edgeallow-v4.xml /etc/firewalld/policies/edgeallow*.xml
-    systemctl restart firewalld.service || fail 'restart with its files gone'
-    expect_open 'edgeallow-restore-firewalld.service brings back what was removed, after systemctl restart firewalld'
-    expect stored 'and stores it again'
+    # What is lost from the running firewalld and from its files comes back with its restart, and with its reload.
+    for verb in restart reload; do
+        expect at_rest 'nothing is at work'
+        firewall-cmd -q --permanent --delete-ipset=edgeallow-v4 --delete-policy=edgeallow 2>/dev/null || true
+        rm -f /etc/firewalld/ipsets/edgeallow-v4.xml /etc/firewalld/policies/edgeallow*.xml
+        systemctl "$verb" firewalld.service || fail "$verb with its files gone"
+        expect stored "what was removed is stored again after systemctl $verb firewalld"
+        expect_open 'and it is open'
+    done
+    expect at_rest 'nothing is at work'
 
     systemctl start edgeallow-keep.service || fail 'edgeallow-keep.service'
     firewall-cmd -q --ipset=edgeallow-v4 --remove-entry=173.245.48.0/20 || fail 'removing an entry'

@@ -29,7 +29,7 @@ checks() {
     open && fail 'without the drop-in it is done'
     logged edgeallow-apply.service 'iptables-legacy-save failed: .*Address family not supported'
     say 'without the drop-in edgeallow-apply.service fails and says at what'
-    with_drop_in iptables-legacy edgeallow edgeallow-apply edgeallow-restore edgeallow-keep
+    with_drop_in iptables-legacy edgeallow edgeallow-apply edgeallow-restore edgeallow-reload edgeallow-keep
     systemctl reset-failed edgeallow-apply.service
     systemctl start edgeallow-apply.service || fail 'edgeallow-apply.service with the drop-in'
     expect_open 'with its drop-in edgeallow-apply.service serves legacy iptables'
@@ -39,6 +39,9 @@ checks() {
         systemctl start "$unit.service" || fail "$unit.service"
         expect_open "with its drop-in $unit.service puts it back"
     done
+    iptables -F
+    systemctl reload edgeallow-reload.service || fail 'edgeallow-reload.service'
+    expect_open 'with its drop-in edgeallow-reload.service puts it back'
     systemctl start edgeallow-keep.service || fail 'edgeallow-keep.service'
     # Nobody is told of this change; a reload makes the keeper look.
     iptables -F

@@ -24,6 +24,15 @@ open() { nft list ruleset | grep -q 'comment "edgeallow'; }
 # What systemd starts by the way is open before its run has ended.
 applied() { [ "$(state ActiveState edgeallow-apply.service)" != activating ]; }
 restored() { [ "$(state ActiveState edgeallow-restore.service)" = active ]; }
+not_restored() { [ "$(state ActiveState edgeallow-restore.service)" = failed ]; }
+reloaded() { [ "$(state ActiveState edgeallow-reload.service)" = active ]; }
+# systemd starts nftables a few times in a row and no more, unless it is told to forget them.
+with_nftables() {
+    systemctl reset-failed nftables.service
+    systemctl "$1" nftables.service || fail "$1"
+}
+# Not when it waits to be started again.
+given_up() { [ "$(state ActiveState edgeallow-keep.service)" = failed ]; }
 keeps_watch() { state StatusText edgeallow-keep.service | grep 'keeping watch' >/dev/null; }
 
 checks() {
@@ -56,6 +65,41 @@ checks() {
     systemctl start nftables.service
     expect_open 'after systemctl stop and start of nftables it is put back'
     expect restored 'and edgeallow-restore.service has ended again'
+
+    # A firewall that nobody uses: what is stopped with it is started again with the next one, and not missed till then.
+    systemctl start ufw.service || fail 'ufw.service, which is not enabled in its own settings'
+    with_nftables restart
+    systemctl stop ufw.service
+    expect_open 'what a restart of nftables has started is not cut off by systemctl stop of another firewall'
+    restored && fail 'edgeallow-restore.service is not stopped with a firewall'
+    for verb in reload restart reload; do
+        with_nftables "$verb"
+        expect_open "after systemctl stop of another firewall and $verb of nftables it is put back"
+        expect reloaded 'and edgeallow-reload.service has ended'
+        [ "$verb" = reload ] || expect restored 'and edgeallow-restore.service has ended'
+    done
+
+    # A restore that ends with something else than 0 keeps nothing from being put back.
+    cp /etc/edgeallow/config.toml /mnt/config.toml
+    echo 'ports = oops' >/etc/edgeallow/config.toml
+    for verb in restart reload; do
+        with_nftables "$verb"
+        expect_open "where the configuration can't be read, after systemctl $verb nftables it is put back"
+        expect not_restored 'and edgeallow-restore.service has failed'
+        expect reloaded 'and edgeallow-reload.service has ended'
+    done
+    mv /var/lib/edgeallow/applied.toml /mnt/applied.toml
+    systemctl start edgeallow-keep.service && fail 'the keeper runs without any configuration'
+    expect given_up 'without a copy of it the keeper ends, once and for all'
+    systemctl reset-failed edgeallow-keep.service
+    mv /mnt/applied.toml /var/lib/edgeallow/applied.toml
+    mv /mnt/config.toml /etc/edgeallow/config.toml
+    for verb in reload restart; do
+        with_nftables "$verb"
+        expect_open "with the configuration mended, after systemctl $verb nftables it is put back"
+        expect reloaded 'and edgeallow-reload.service has ended'
+    done
+    expect restored 'and edgeallow-restore.service has ended well'
 
     nft flush chain inet filter input
     systemctl start edgeallow.service || fail 'edgeallow.service'

@@ -39,8 +39,10 @@ is_told() { grep -q "$1" /var/told 2>/dev/null && grep -q "$2" /var/told; }
 
 checks() {
     metrics=/var/lib/prometheus/node-exporter/edgeallow.prom
-    for unit in edgeallow edgeallow-apply edgeallow-restore edgeallow-restore-firewalld edgeallow-restore-late; do
+    for unit in edgeallow edgeallow-apply edgeallow-restore edgeallow-restore-firewalld edgeallow-restore-late \
+        edgeallow-reload edgeallow-reload-late; do
         systemctl start "$unit.service" || fail "$unit.service"
+        [ "${unit#edgeallow-reload}" = "$unit" ] || systemctl reload "$unit.service" || fail "reload of $unit.service"
         grep -q '^edgeallow_last_run_exit_status{command="sync"} 0' "$metrics" || fail "no metrics by $unit"
         rm "$metrics"
     done
