@@ -142,7 +142,7 @@ fn judge_asked(place: &Place, asked: &Asked, zone: Zone, now: Timestamp) -> Vec<
     if let Some(broken) = broken(place, asked, usage) {
         return vec![broken];
     }
-    let mut found = Vec::from_iter(client_certificate(place, asked, usage, zone.origin_pulls));
+    let mut found = Vec::new();
     match &asked.certificate {
         Some(Ok(certificate)) => found.extend(judge_certificate(place, certificate, usage, now)),
         Some(Err(why)) => {
@@ -153,6 +153,9 @@ fn judge_asked(place: &Place, asked: &Asked, zone: Zone, now: Timestamp) -> Vec<
         }
         None => {}
     }
+    let wants = client_certificate(place, asked, usage, zone.origin_pulls);
+    // Cloudflare ends the handshake over what it is shown before it has shown a certificate of its own.
+    let first = if found.iter().any(|f| f.verdict == Finds::Cause) { found.len() } else { 0 };
     match &asked.handshake {
         Ok(shown) => {
             let alpn = shown.alpn.as_deref();
@@ -190,6 +193,7 @@ fn judge_asked(place: &Place, asked: &Asked, zone: Zone, now: Timestamp) -> Vec<
             }
         }
     }
+    found.splice(first..first, wants);
     found
 }
 

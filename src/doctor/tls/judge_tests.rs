@@ -179,6 +179,18 @@ fn client_certificates() {
     assert_eq!(ids(wants(&["Ours", "origin-pull.cloudflare.net"]), Answer::Needs(400), Mode::Strict), pull);
     assert_eq!(ids(wants(&["Ours"]), Answer::Status(200), Mode::Strict), pull);
 
+    // Cloudflare looks at the server's certificate first: what visitors see is named first.
+    for (mode, expected) in [
+        (Mode::Strict, [("tls.self-signed", Finds::Cause), cause[0]]),
+        (Mode::Full, [cause[0], ("tls.self-signed", Finds::Note)]),
+    ] {
+        let bad = Certificate { trust: Trust::SelfSigned, ..good() };
+        for answer in [alert(), Answer::Needs(400)] {
+            let look = look(asked(Ok(shown(wants(&["Ours"]))), Some(answer), Some(bad.clone())));
+            assert_eq!(said_of(look, mode), expected);
+        }
+    }
+
     // Who says that it is uploaded is believed.
     for (authorities, answer) in
         [(&["Ours"][..], Answer::Needs(400)), (&[], alert()), (&["origin-pull.cloudflare.net"], alert())]
