@@ -3,10 +3,11 @@
 //! Belongs here: from a finding's id and evidence to a command, and what stands for systemd's where there is no systemd.
 //! Does not: what is wrong, and the fix in words (the rooms).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::directives::{Configs, Directive, Said, apache_lines};
 use crate::{
-    host::Look,
+    host::{ListenSocket, Look},
     report::{Finding, Finds, Fix},
 };
 
@@ -19,8 +20,9 @@ enum Next {
     Shown,
     /// An editor at the line of a configuration that is its evidence; where there is none, this.
     Edit(&'static str),
-    /// What the web servers' configurations say of this (an extended regular expression); else as `Shown`.
-    Configured(&'static str),
+    /// What the configuration of the web server that it is about says of these directives, each by its first words; else
+    /// as `Shown`.
+    Configured(&'static [&'static str]),
     /// The end of the web servers' logs of errors; else as `Shown`.
     Logged,
     /// What the certificate says that is shown; certbot, where it is installed and renews this one.
@@ -32,11 +34,20 @@ enum Next {
 /// By the finding's id. Every cause is here.
 static NEXT: [(&str, Next); 43] = {
     use Next::{Certificate, Configured, Dns, Edit, Logged, Own, Shown};
-    const LISTEN: Next = Configured("^\\s*(listen|server_name|SSLEngine|<VirtualHost)\\b");
-    const REDIRECTS: Next = Configured("^\\s*(return\\s+30[1278]|rewrite|Redirect|RewriteRule)");
+    const LISTEN: Next = Configured(&["listen", "server_name", "SSLEngine", "<VirtualHost"]);
+    const REDIRECTS: Next = Configured(&[
+        "return 30",
+        "return http",
+        "rewrite",
+        "Redirect",
+        "RedirectMatch",
+        "RedirectPermanent",
+        "RedirectTemp",
+        "RewriteRule",
+    ]);
     [
-        ("online.nothing-listens", Shown),
-        ("online.loopback-only", Shown),
+        ("online.nothing-listens", Configured(&["listen"])),
+        ("online.loopback-only", Configured(&["listen"])),
         ("online.sent-to-nothing", Own),
         ("online.origin-refuses", Shown),
         ("online.redirects-to-nothing", LISTEN),
@@ -57,13 +68,29 @@ static NEXT: [(&str, Next); 43] = {
         ("tls.no-tls", LISTEN),
         (
             "tls.no-certificate",
-            Configured("^\\s*(server_name|ServerName|ServerAlias|ssl_certificate|ssl_reject|SSLCert)"),
+            Configured(&[
+                "server_name",
+                "ServerName",
+                "ServerAlias",
+                "ssl_certificate",
+                "ssl_reject_handshake",
+                "SSLCertificateFile",
+            ]),
         ),
         ("tls.hangs-up", Logged),
         ("tls.handshake", Logged),
-        ("tls.old-version", Configured("^\\s*(ssl_protocols|SSLProtocol)\\b")),
-        ("tls.no-cipher", Configured("^\\s*(ssl_ciphers|SSLCipherSuite)\\b")),
-        ("tls.client-certificate", Configured("^\\s*(ssl_verify_client|ssl_client_cert|SSLVerifyClient|SSLCACert)")),
+        ("tls.old-version", Configured(&["ssl_protocols", "SSLProtocol"])),
+        ("tls.no-cipher", Configured(&["ssl_ciphers", "SSLCipherSuite"])),
+        (
+            "tls.client-certificate",
+            Configured(&[
+                "ssl_verify_client",
+                "ssl_client_certificate",
+                "SSLVerifyClient",
+                "SSLCACertificateFile",
+                "SSLCACertificatePath",
+            ]),
+        ),
         ("tls.expired", Certificate),
         ("tls.not-yet-valid", Own),
         ("tls.wrong-name", Certificate),
@@ -87,8 +114,10 @@ static NEXT: [(&str, Next); 43] = {
     ]
 };
 
-/// Where web servers are configured, and where they log errors.
-const CONFIGURATIONS: [&str; 4] = ["/etc/nginx", "/etc/apache2", "/etc/httpd", "/usr/local/lsws/conf"];
+/// So many files are named one by one.
+const MOST_FILES: usize = 8;
+
+/// Where web servers log errors.
 const ERROR_LOGS: [&str; 4] = [
     "/var/log/nginx/error.log",
     "/var/log/apache2/error.log",
@@ -98,11 +127,17 @@ const ERROR_LOGS: [&str; 4] = [
 
 /// Gives each cause and warning its command, and all of them commands that this machine has. Of another machine, nothing
 /// that lies here tells anything.
-pub(super) fn complete(host: &dyn Look, findings: &mut [Finding], another_machine: bool) {
+pub(super) fn complete(
+    host: &dyn Look,
+    configs: &Configs<'_>,
+    listeners: &[ListenSocket],
+    findings: &mut [Finding],
+    another_machine: bool,
+) {
     let systemd = host.exists(Path::new("/run/systemd/system"));
     for finding in findings.iter_mut().filter(|f| f.verdict >= Finds::Warning) {
         let missing = finding.fix.as_ref().is_none_or(|f| f.command.is_none());
-        if let Some(command) = missing.then(|| next(host, finding, another_machine)).flatten() {
+        if let Some(command) = missing.then(|| next(host, (configs, listeners), finding, another_machine)).flatten() {
             let text = finding.fix.take().map_or_else(|| "look there first".to_owned(), |f| f.text);
             finding.fix = Some(Fix { text, command: Some(command) });
         }
@@ -113,7 +148,12 @@ pub(super) fn complete(host: &dyn Look, findings: &mut [Finding], another_machin
     }
 }
 
-fn next(host: &dyn Look, finding: &Finding, another_machine: bool) -> Option<String> {
+fn next(
+    host: &dyn Look,
+    (configs, listeners): (&Configs<'_>, &[ListenSocket]),
+    finding: &Finding,
+    another_machine: bool,
+) -> Option<String> {
     let there = |all: &[&'static str]| -> Vec<&'static str> {
         all.iter().copied().filter(|p| !another_machine && host.exists(Path::new(p))).collect()
     };
@@ -122,10 +162,13 @@ fn next(host: &dyn Look, finding: &Finding, another_machine: bool) -> Option<Str
         Next::Own => None,
         Next::Shown => shown(finding),
         Next::Edit(otherwise) => Some(edit(finding).unwrap_or_else(|| (*otherwise).to_owned())),
-        Next::Configured(what) => match there(&CONFIGURATIONS).as_slice() {
-            [] => shown(finding),
-            folders => Some(format!("grep -rnEi '{what}' {}", folders.join(" "))),
-        },
+        Next::Configured(_) if another_machine => shown(finding),
+        Next::Configured(what) => {
+            let about = About::of(finding, listeners);
+            let nginx = about.nginx.then(|| configs.nginx());
+            let apache = about.apache.then(|| configs.apache_text());
+            configured(host, nginx, apache, what).or_else(|| shown(finding))
+        }
         Next::Logged => match there(&ERROR_LOGS).as_slice() {
             [] => shown(finding),
             logs => Some(format!("tail -n 50 {}", logs.join(" "))),
@@ -145,6 +188,75 @@ fn next(host: &dyn Look, finding: &Finding, another_machine: bool) -> Option<Str
             let name = dig.split(' ').rev().nth(1)?;
             Some(if host.program("dig").is_some() { dig.clone() } else { format!("getent ahosts {name}") })
         }
+    }
+}
+
+/// The web servers that a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct About {
+    nginx: bool,
+    apache: bool,
+}
+
+impl About {
+    /// Those that its text names, and those that listen on a port that it names; all where that may not be seen.
+    fn of(finding: &Finding, listeners: &[ListenSocket]) -> Self {
+        let words: Vec<&str> = finding.text.split(' ').map(|w| w.trim_end_matches([',', ';', ':', '.'])).collect();
+        let on: Vec<&ListenSocket> =
+            listeners.iter().filter(|s| words.contains(&s.address.port().to_string().as_str())).collect();
+        let programs: Vec<&str> = on.iter().flat_map(|s| &s.programs).map(|p| p.name.as_str()).collect();
+        let unseen = finding.text.starts_with("a program ") || (!on.is_empty() && programs.is_empty());
+        let is = |name: &str, processes: &[&str]| {
+            unseen || words.contains(&name) || programs.iter().any(|p| processes.contains(p))
+        };
+        Self { nginx: is("nginx", &["nginx"]), apache: is("Apache", &["apache2", "httpd"]) }
+    }
+}
+
+/// What shows these directives in the files that are read, as `include` and links lead to them.
+fn configured(host: &dyn Look, nginx: Option<&Said>, apache: Option<&Said>, what: &[&str]) -> Option<String> {
+    let (mut files, mut words): (Vec<PathBuf>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut add = |said: &Said| {
+        for directive in &said.directives {
+            let Some(first) = what.iter().find(|first| begins(directive, first)) else { continue };
+            let word = if first.contains(' ') { first.replace(' ', "\\s+") } else { format!("{first}\\b") };
+            if !words.contains(&word) {
+                words.push(word);
+            }
+            if !files.contains(&directive.file) {
+                files.push(directive.file.clone());
+            }
+        }
+    };
+    nginx.into_iter().chain(apache).for_each(&mut add);
+    // What Apache reads when it is asked for a page.
+    for root in apache.iter().flat_map(|said| &said.directives).filter(|d| d.is("DocumentRoot")) {
+        let file = Path::new(root.value()).join(".htaccess");
+        if let Ok(Some(seen)) = host.file(&file) {
+            add(&apache_lines(&String::from_utf8_lossy(&seen.content), &file));
+        }
+    }
+    let pattern = format!("(^|[{{;])\\s*({})", words.join("|"));
+    if files.len() > MOST_FILES && nginx.is_some() {
+        return Some(format!("nginx -T 2>/dev/null | grep -Ei '^# configuration file|{pattern}'"));
+    }
+    if files.len() > MOST_FILES {
+        let folders: Vec<&str> = ["/etc/apache2", "/etc/httpd"]
+            .into_iter()
+            .filter(|f| files.iter().any(|file| file.starts_with(f)))
+            .collect();
+        return (!folders.is_empty()).then(|| format!("grep -RnEi '{pattern}' {}", folders.join(" ")));
+    }
+    let files: Vec<String> =
+        files.iter().filter_map(|file| Some(shlex::try_quote(file.to_str()?).ok()?.into_owned())).collect();
+    (!files.is_empty()).then(|| format!("grep -HnEi '{pattern}' {}", files.join(" ")))
+}
+
+/// Whether a directive begins with these words: the name alone, or with how its value begins.
+fn begins(directive: &Directive, first: &str) -> bool {
+    match first.split_once(' ') {
+        Some((name, value)) => directive.is(name) && directive.value().starts_with(value),
+        None => directive.is(first),
     }
 }
 
@@ -204,7 +316,17 @@ fn own_command(verb: &str, service: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{host::Machine, report::Room};
+    use crate::{
+        doctor::directives::tests::{said_by_apache, said_by_nginx},
+        host::{Machine, Program},
+        report::Room,
+    };
+
+    fn completed_of(finding: Finding, another_machine: bool) -> Option<Fix> {
+        let (host, mut all) = (Machine::new(), [finding]);
+        complete(&host, &Configs::new(&host), &[], &mut all, another_machine);
+        all[0].fix.clone()
+    }
 
     /// The ids of the page's rows that can be a cause.
     fn causes() -> Vec<&'static str> {
@@ -221,9 +343,7 @@ mod tests {
     }
 
     fn completed(finding: Finding) -> Fix {
-        let mut all = [finding];
-        complete(&Machine::new(), &mut all, false);
-        all[0].fix.clone().unwrap()
+        completed_of(finding, false).unwrap()
     }
 
     #[test]
@@ -251,6 +371,57 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_is_shown_and_nothing_else() {
+        let host = Machine::new();
+        let nginx =
+            said_by_nginx("http { server { listen 127.0.0.1:80; return 301 https://a/; } ssl_protocols TLSv1; }");
+        let shown = |what: &[&str]| configured(&host, Some(&nginx), None, what);
+        let grep = |what: &str| Some(format!("grep -HnEi '(^|[{{;])\\s*({what})' /etc/nginx/nginx.conf"));
+        assert_eq!(shown(&["listen", "<VirtualHost"]), grep("listen\\b"));
+        assert_eq!(shown(&["ssl_protocols", "listen"]), grep("listen\\b|ssl_protocols\\b"));
+        assert_eq!(shown(&["return 30"]), grep("return\\s+30"));
+        assert_eq!(shown(&["ssl_protocol"]), None);
+        assert_eq!(shown(&["return 44", "rewrite"]), None);
+        let apache = said_by_apache("<VirtualHost *:80>\nRedirect permanent / https://a/\n</VirtualHost>");
+        let both = configured(&host, Some(&nginx), Some(&apache), &["return 30", "redirect"]).unwrap();
+        assert!(both.ends_with("' /etc/nginx/nginx.conf /etc/apache2/apache2.conf"), "{both}");
+        // nginx isn't to be looked at where Apache serves.
+        assert_eq!(configured(&host, None, Some(&apache), &["return 30"]), None);
+    }
+
+    #[test]
+    fn the_servers_that_it_is_about_are_named_or_listen_there() {
+        let socket = |port: u16, name: &str| ListenSocket {
+            address: ([0, 0, 0, 0], port).into(),
+            both_families: false,
+            waiting: 0,
+            backlog: 1,
+            inode: 5,
+            programs: (!name.is_empty())
+                .then(|| Program { pid: 7, name: name.into(), file: None })
+                .into_iter()
+                .collect(),
+        };
+        let about = |text: &str, listeners: &[ListenSocket]| {
+            let finding = Finding::new(Room::Tls, "tls.old-version", Finds::Cause, text);
+            let About { nginx, apache } = About::of(&finding, listeners);
+            (nginx, apache)
+        };
+        let all = [socket(80, "python3"), socket(443, "apache2"), socket(8443, "")];
+        for (text, expected) in [
+            ("nginx listens on ports 80 and 443 of loopback addresses only", (true, true)),
+            ("python3 redirects nginx.example to https://", (false, false)),
+            ("the server on port 443 speaks nothing newer", (false, true)),
+            ("python3 wants TLS on port 80, where", (false, false)),
+            ("the server on port 8443 speaks", (true, true)),
+            ("a program redirects shop.example to https://", (true, true)),
+            ("nothing listens on port 81, though Apache runs", (false, true)),
+        ] {
+            assert_eq!(about(text, &all), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn a_certificate_is_shown_by_a_command_that_ends() {
         let source = "openssl s_client -connect 192.0.2.1:443 -servername shop.example -showcerts";
         assert_eq!(
@@ -264,9 +435,8 @@ mod tests {
     fn nothing_that_lies_here_is_shown_of_another_machine() {
         let curl = "curl -sik --connect-to '::198.51.100.7:443' https://shop.example/";
         for id in ["online.stalls", "tls.no-certificate", "online.redirect-loop"] {
-            let mut all = [cause(id, curl, "no answer")];
-            complete(&Machine::new(), &mut all, true);
-            assert_eq!(all[0].fix.as_ref().and_then(|f| f.command.as_deref()), Some(curl), "{id}");
+            let command = completed_of(cause(id, curl, "no answer"), true).and_then(|f| f.command);
+            assert_eq!(command.as_deref(), Some(curl), "{id}");
         }
     }
 

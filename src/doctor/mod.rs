@@ -47,6 +47,15 @@ const HTTP_PORTS: [u16; 7] = [80, 8080, 8880, 2052, 2082, 2086, 2095];
 /// Ports that it proxies to HTTPS, but 443 under Flexible.
 const HTTPS_PORTS: [u16; 6] = [443, 2053, 2083, 2087, 2096, 8443];
 
+/// The lines by which nginx listens on these ports, for people.
+fn nginx_listens(ports: &[u16], v4: bool) -> String {
+    let line = |port: &u16| {
+        let (at, tls) = (if v4 { "" } else { "[::]:" }, if HTTPS_PORTS.contains(port) { " ssl" } else { "" });
+        format!("`listen {at}{port}{tls};`")
+    };
+    ports.iter().map(line).collect::<Vec<_>>().join(" and ")
+}
+
 /// The zone's encryption mode: how Cloudflare connects to the origin (CLOUDFLARE.md, "Encryption modes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Mode {
@@ -302,7 +311,13 @@ impl Session<'_> {
         online::give_way(&mut findings);
         online::wait_longer(&mut cx, &mut findings);
         firewall::blame_evasive(&mut findings);
-        commands::complete(self.host, &mut findings, another.is_some());
+        commands::complete(
+            self.host,
+            &cx.configs,
+            cx.listeners.as_deref().unwrap_or_default(),
+            &mut findings,
+            another.is_some(),
+        );
         // More rights here tell nothing about another machine.
         let as_root = (another.is_none() && !self.host.may_administer()).then(|| ask.as_root(self.offline));
         Ok(DoctorReport {

@@ -170,10 +170,19 @@ fn plain_http_on_the_https_port() {
 fn nothing_newer_than_tls_1_0() {
     let lab = Lab::without_listeners();
     let old = "  ssl_ciphers ALL:@SECLEVEL=0;";
-    site::nginx(&lab, &site::nginx_site(old).replace("TLSv1.2 TLSv1.3", "TLSv1"));
+    site::nginx_stopped(&lab, &site::nginx_site(old).replace("TLSv1.2 TLSv1.3", "TLSv1"));
+    // As many keep their sites: elsewhere, with a link.
+    lab.run(["mv", site::NGINX_SITE, "/var/lib/shop.conf"]);
+    lab.run(["ln", "-s", "/var/lib/shop.conf", site::NGINX_SITE]);
+    lab.run(["nginx"]);
     let report = strict(&lab);
     let cause = expect_cause(&report, "tls.old-version", 525);
     assert!(cause["text"].as_str().expect("a text").contains("nothing newer than TLS 1.0"), "{cause:#}");
+    // The command shows the line.
+    let command = cause["fix"]["command"].as_str().expect("a command");
+    let shown = lab.run(["sh", "-c", command]).stdout;
+    let line = |l: &str| l.starts_with(site::NGINX_SITE) && l.ends_with("ssl_protocols TLSv1;");
+    assert!(shown.lines().any(line) && !shown.contains("apache"), "{command}: {shown}");
 }
 
 /// A site that turns away clients without a certificate of this authority.

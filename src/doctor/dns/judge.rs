@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Here, finding};
 use crate::{
+    doctor::nginx_listens,
     probe::dns::{Names, Says, TRIES, TRY, Told},
     report::{Finding, Finds},
 };
@@ -145,15 +146,18 @@ fn deaf(name: &str, told: &Names, whose: &Whose, here: &Here) -> Vec<Finding> {
     let own = whose.own.iter().filter(|ip| ip.is_ipv6() && !is_inside(**ip));
     let found = own.filter_map(|ip| {
         let ports = here.deaf_ports(*ip);
-        let first = *ports.first()?;
+        ports.first()?;
         let text = format!(
             "the AAAA record of {name}, {ip}, leads here, and nothing listens there on {}, only over IPv4: who comes over IPv6 is refused",
             on_ports(&ports)
         );
         let found = finding("dns.aaaa-without-listener", Finds::Cause, text).gives(&[521]);
-        Some(with_told(found, name, "AAAA", &told.aaaa).seen(unheard(first), "nothing").mend(format!(
-            "let the web server listen over IPv6 too (nginx: `listen [::]:{first};`, Apache: `Listen {first}` without an \
-             address), or take the AAAA record away"
+        let apache: Vec<String> = ports.iter().map(|port| format!("`Listen {port}`")).collect();
+        Some(with_told(found, name, "AAAA", &told.aaaa).seen(unheard(&ports), "nothing").mend(format!(
+            "let the web server listen over IPv6 too (nginx: {}, Apache: {} without an address), or take the AAAA record \
+             away",
+            nginx_listens(&ports, false),
+            apache.join(" and ")
         )))
     });
     found.collect()
@@ -223,8 +227,9 @@ fn kept(told: &Names) -> String {
 }
 
 /// Where one would look for a listener.
-fn unheard(port: u16) -> String {
-    format!("ss -6tlnH 'sport = :{port}'")
+fn unheard(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(|port| format!("sport = :{port}")).collect();
+    format!("ss -6tlnH '{}'", ports.join(" or "))
 }
 
 fn on_ports(ports: &[u16]) -> String {

@@ -98,6 +98,12 @@ fn an_ipv6_record_needs_a_listener() {
     let (found, _) = judged(at(&[HERE4], 60), at(&[HERE6], 60), &here(&over_v4));
     assert!(found[1].text.contains("port 443, only over IPv4"), "{found:?}");
     assert_eq!(found[1].cloudflare_errors, [521]);
+    // Each port that lacks it is told.
+    let (found, _) = judged(at(&[HERE4], 60), at(&[HERE6], 60), &here(&over_v4[..2]));
+    let fix = &found[1].fix.as_ref().unwrap().text;
+    let lines = "(nginx: `listen [::]:80;` and `listen [::]:443 ssl;`, Apache: `Listen 80` and `Listen 443` without";
+    assert!(fix.contains(lines), "{fix}");
+    assert_eq!(found[1].evidence.last().unwrap().source, "ss -6tlnH 'sport = :80 or sport = :443'");
     // The record isn't this machine's: nobody's concern here.
     assert_eq!(ids(at(&[HERE4], 60), at(&[], 60), &here(&over_v4)).0, [direct]);
     // Nothing listens at all, or nobody knows: for others to say.

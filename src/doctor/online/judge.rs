@@ -11,7 +11,7 @@ use super::{
     words::{addresses, list, ports, socket, ss, who},
 };
 use crate::{
-    doctor::{HTTP_PORTS, HTTPS_PORTS, Mode},
+    doctor::{HTTP_PORTS, HTTPS_PORTS, Mode, nginx_listens},
     report::{Finding, Finds, Room},
 };
 
@@ -154,11 +154,20 @@ fn loopback_only(on: &[&Port], verdict: Finds) -> Finding {
         .gives(&[521]);
     let server = sockets.iter().flat_map(|s| &s.programs).find_map(|p| servers::by_process(p));
     match server {
-        Some(server) => found.mend_by(
+        Some(server) => shown_by(
+            found,
             format!("let {} listen on every address instead, and reload it; this shows where that is set", server.name),
             server.find_listen,
         ),
         None => found.mend("let it listen on every address (0.0.0.0 and [::]) instead"),
+    }
+}
+
+/// With the command that shows where it is mended, unless that is found in the configuration later.
+pub(super) fn shown_by(found: Finding, fix: String, command: Option<&str>) -> Finding {
+    match command {
+        Some(command) => found.mend_by(fix, command),
+        None => found.mend(fix),
     }
 }
 
@@ -192,8 +201,8 @@ fn one_family(seen: &Seen) -> Option<Finding> {
         ports(&numbers, "and")
     );
     let fix = format!(
-        "let the web server listen over {family} too ({}), or have no {record} record in the zone's DNS",
-        if v4 { "nginx: `listen 80;`" } else { "nginx: `listen [::]:80;`" }
+        "let the web server listen over {family} too (nginx: {}), or have no {record} record in the zone's DNS",
+        nginx_listens(&numbers, v4)
     );
     Some(finding("online.one-family", Finds::Note, text).seen(ss(&numbers), list(sockets, "and")).mend(fix))
 }

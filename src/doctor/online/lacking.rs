@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 
 use super::{
     gather::{Port, Seen, Socket},
-    judge::{finding, lack, numbers},
+    judge::{finding, lack, numbers, shown_by},
     servers::{Installed, Running},
     words::{addresses, list, ports, socket, ss},
 };
@@ -15,6 +15,9 @@ use crate::{
     doctor::{HTTPS_PORTS, commands::edit_at},
     report::{Finding, Finds},
 };
+
+/// Shows where nginx could be told to listen, in files that it reads and in others.
+const NGINX_UNREAD: &str = "grep -RnE '(^|[{;])\\s*listen\\s' /etc/nginx";
 
 pub(super) fn nothing_listens(seen: &Seen, on: &[&Port], verdict: Finds) -> Finding {
     let numbers = numbers(on);
@@ -86,7 +89,6 @@ fn listens(at: &Running) -> String {
 /// One that runs doesn't listen where it is needed.
 fn elsewhere(found: &dyn Fn(&str) -> Finding, server: &Installed, at: &Running, numbers: &[u16]) -> Finding {
     let name = server.server.name;
-    let find_listen = server.server.find_listen;
     let mut text = format!(", though {name} {}", listens(at));
     let mut serves: Vec<u16> = server.promised.serves.iter().map(|(port, _)| *port).collect();
     serves.sort_unstable();
@@ -126,8 +128,7 @@ fn elsewhere(found: &dyn Fn(&str) -> Finding, server: &Installed, at: &Running, 
             if ask.len() == 1 { "port" } else { "ports" },
             ask.join(" ")
         );
-        let edit = edit_at(place).unwrap_or_else(|| find_listen.to_owned());
-        return f.seen(place.clone(), ports(&serves, "and")).mend_by(fix, edit);
+        return shown_by(f.seen(place.clone(), ports(&serves, "and")), fix, edit_at(place).as_deref());
     }
     let with = if numbers.iter().any(|p| HTTPS_PORTS.contains(p)) { ", with a certificate for TLS" } else { "" };
     let is_unix = |on: &String| on.starts_with("unix:");
@@ -143,7 +144,9 @@ fn elsewhere(found: &dyn Fn(&str) -> Finding, server: &Installed, at: &Running, 
         ),
         _ => format!("let {name} listen there too{with}; this shows where that is set"),
     };
-    f.mend_by(fix, find_listen)
+    // What it doesn't read may be what it should.
+    let unread = at.on.as_ref().is_some_and(|on| on.is_empty() && name == "nginx").then_some(NGINX_UNREAD);
+    shown_by(f, fix, unread.or(server.server.find_listen))
 }
 
 /// `: nginx is installed and doesn't run`, the one to start first.

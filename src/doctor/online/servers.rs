@@ -28,8 +28,8 @@ pub(super) struct Server {
     serves_unix: bool,
     /// Lets it read its configuration again.
     pub reload: Option<&'static str>,
-    /// Finds where it is told on which addresses to listen.
-    pub find_listen: &'static str,
+    /// Finds where it is told on which addresses to listen, for those whose configuration isn't read.
+    pub find_listen: Option<&'static str>,
 }
 
 /// Those that are known. OpenLiteSpeed and LiteSpeed share their names.
@@ -42,7 +42,7 @@ static KNOWN: [Server; 5] = [
         test: Some(["nginx", "-t"]),
         serves_unix: true,
         reload: Some("nginx -s reload"),
-        find_listen: "grep -rnE '^\\s*listen\\s' /etc/nginx",
+        find_listen: None,
     },
     Server {
         name: "Apache",
@@ -52,7 +52,7 @@ static KNOWN: [Server; 5] = [
         test: Some(["apachectl", "-t"]),
         serves_unix: false,
         reload: Some("apachectl graceful"),
-        find_listen: "grep -rniE '^\\s*listen\\s' /etc/apache2 /etc/httpd",
+        find_listen: None,
     },
     Server {
         name: "LiteSpeed",
@@ -62,7 +62,7 @@ static KNOWN: [Server; 5] = [
         test: None,
         serves_unix: false,
         reload: None,
-        find_listen: "grep -rniE '^\\s*address\\s' /usr/local/lsws/conf",
+        find_listen: Some("grep -RniE '^\\s*address\\s' /usr/local/lsws/conf"),
     },
     Server {
         name: "Caddy",
@@ -72,7 +72,7 @@ static KNOWN: [Server; 5] = [
         test: None,
         serves_unix: true,
         reload: None,
-        find_listen: "grep -nE 'bind|default_bind' /etc/caddy/Caddyfile",
+        find_listen: Some("grep -nE 'bind|default_bind' /etc/caddy/Caddyfile"),
     },
     Server {
         name: "lighttpd",
@@ -82,7 +82,7 @@ static KNOWN: [Server; 5] = [
         test: None,
         serves_unix: true,
         reload: None,
-        find_listen: "grep -rn 'server.bind' /etc/lighttpd",
+        find_listen: Some("grep -Rn 'server.bind' /etc/lighttpd"),
     },
 ];
 
