@@ -220,7 +220,9 @@ fn one_family_or_one_scheme_is_worth_a_note() {
 #[test]
 fn a_redirect_to_https_is_a_loop_under_flexible_and_well_under_full() {
     let redirecting: [fn(&Lab); 2] = [
-        |lab| site::nginx(lab, &site::nginx_site("if ($scheme = http) { return 301 https://$host$request_uri; }")),
+        |lab| {
+            site::nginx(lab, &site::nginx_site("if ($scheme = http) { return 301 https://shop.example$request_uri; }"))
+        },
         |lab| {
             let redirect = "RewriteEngine on\nRewriteCond %{HTTPS} !=on\nRewriteRule ^ https://%{HTTP_HOST}%{REQUEST_URI} [R=301,L]";
             site::apache_stopped(lab, &site::apache_site(redirect));
@@ -234,6 +236,12 @@ fn a_redirect_to_https_is_a_loop_under_flexible_and_well_under_full() {
         assert_eq!(ids(&report, "cause"), ["online.redirect-loop"], "{report:#}");
         let said = &finding(&report, "online.redirect-loop")["evidence"][0]["shows"];
         assert_eq!(said, "https://shop.example/ → https://shop.example/");
+        let command = report["conclusion"]["next"].as_str().expect("a command");
+        let shown = lab.run(["sh", "-c", command]).stdout;
+        assert!(shown.contains("https://"), "{command}: {shown}");
+        // Where no name is given, the redirect tells it.
+        let report = doctor(&lab, &["--mode", "flexible"]);
+        assert_eq!(ids(&report, "cause"), ["online.redirect-loop"], "{report:#}");
         for args in [&[NAME][..], &[NAME, "--mode", "full"], &[]] {
             expect_healthy(&doctor(&lab, args));
         }
@@ -243,10 +251,13 @@ fn a_redirect_to_https_is_a_loop_under_flexible_and_well_under_full() {
 #[test]
 fn a_redirect_to_a_port_where_nothing_listens_works_under_no_mode() {
     let lab = lab();
-    site::nginx(&lab, "server { listen 80; listen [::]:80; return 301 https://$host$request_uri; }\n");
+    site::nginx(&lab, "server { listen 80; listen [::]:80; return 301 https://shop.example$request_uri; }\n");
     expect_cause(&doctor(&lab, &[NAME]), "online.redirects-to-nothing", 521);
     let report = doctor(&lab, &[NAME, "--mode", "full"]);
     expect_cause(&report, "online.nothing-listens", 521);
+    // Whether a name that only the redirect tells is this machine's can't be told.
+    let report = doctor(&lab, &["--mode", "flexible"]);
+    assert_eq!((ids(&report, "cause"), ids(&report, "warning")), (vec![], vec!["online.redirect-loop"]), "{report:#}");
 }
 
 #[test]

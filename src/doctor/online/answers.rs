@@ -183,7 +183,12 @@ fn problem(seen: &Seen, (port, door, visit): Place<'_>, Said { on, names }: Said
     let mend = |problem: Problem, fix: &str| Some(Problem { fix: Some(fix.to_owned()), ..problem });
     let mend_by_log = |problem, fix| mend(problem, fix).map(|p| Problem { logged: true, ..p });
     if visit.loops {
-        return Some(redirect_loop(seen, weight, &who, visit, names));
+        let mut problem = redirect_loop(seen, weight, &who, visit, names);
+        if seen.strange.contains(host) {
+            problem.verdict = problem.verdict.min(Finds::Warning);
+            problem.text.push_str(", if it is a site of this machine's: only the redirect tells the name");
+        }
+        return Some(problem);
     }
     match &visit.outcome {
         Outcome::Answered(answer) => answered(seen, weight, on, &who, visit, answer),

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::{
     answers,
-    gather::{Door, Port, Seen, Way, ask},
+    gather::{Door, Port, Seen, Way, ask, told_names},
     judge::{Need, finding, lack, need},
     limits::Limits,
     words::ports,
@@ -90,7 +90,9 @@ pub(super) fn gather(cx: &Context<'_>, ip: IpAddr) -> Result<Option<Seen>> {
     let port = |(at, far): (SocketAddr, Far)| Port { number: at.port(), sockets: Vec::new(), doors: vec![door(far)] };
     let mut all: Vec<Port> = ways.into_iter().map(port).collect();
     let limited = wait(ask(cx, &mut all, Arc::new(Limits::default())))?;
-    Ok(Some(Seen { foreign: Some(Foreign { ip, asked: Asked::There }), ports: all, limited, ..blank }))
+    // Which sites another machine has isn't known.
+    let strange = if blank.named { Vec::new() } else { told_names(&all) };
+    Ok(Some(Seen { foreign: Some(Foreign { ip, asked: Asked::There }), strange, ports: all, limited, ..blank }))
 }
 
 /// Connects to each of these, to all at once; what becomes of it.

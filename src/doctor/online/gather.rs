@@ -20,7 +20,7 @@ use super::{
     servers,
     servers::Installed,
     strangers::hangs_up,
-    visit::{CONNECT, PATIENCE, Visit, Visitor},
+    visit::{CONNECT, PATIENCE, Visit, Visitor, is_address},
 };
 use crate::{
     doctor::{Context, HTTP_PORTS, HTTPS_PORTS, Mode},
@@ -56,6 +56,8 @@ pub(super) struct Seen {
     pub ports_asked: bool,
     /// Whether the operator named the site.
     pub named: bool,
+    /// Names that only a redirect tells: none of this machine's sites, as far as its configurations say.
+    pub strange: Vec<String>,
     /// The origin, where it is none of this host's addresses.
     pub foreign: Option<Foreign>,
     /// Each port.
@@ -164,6 +166,7 @@ pub(super) fn gather(cx: &Context<'_>) -> Result<Seen> {
         mode: cx.ask.mode,
         ports_asked: !cx.ask.ports.is_empty(),
         named: !cx.ask.hosts.is_empty(),
+        strange: servers::strange(cx, told_names(&ports)),
         foreign,
         ports,
         limited,
@@ -270,6 +273,15 @@ pub(super) async fn ask(cx: &Context<'_>, ports: &mut [Port], limits: Arc<Limits
     limited
 }
 
+/// The sites that were asked for, where the operator named none: redirects have told them.
+pub(super) fn told_names(ports: &[Port]) -> Vec<String> {
+    let visits = ports.iter().flat_map(|p| &p.doors).flat_map(|d| &d.visits);
+    let mut names: Vec<String> = visits.map(|v| v.host.clone()).filter(|host| !is_address(host)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// Who is sent to a door.
 struct Question {
     p: usize,
@@ -277,6 +289,21 @@ struct Question {
     visitor: Visitor,
     /// Only if the visitor who came by `http://` was redirected: else the server makes no difference.
     if_redirected: bool,
+}
+
+impl Question {
+    /// The same with the name that the answer tells, where none was: under Flexible the visitor comes back with it.
+    fn by_name(&self, visit: &Visit) -> Option<Self> {
+        let Self { p, d, ref visitor, if_redirected } = *self;
+        let is_flexible = !visitor.tls && visitor.scheme == Scheme::Https && !if_redirected;
+        let name = visit.told_name().filter(|_| is_flexible && visitor.names_no_site())?;
+        Some(Self {
+            p,
+            d,
+            visitor: Visitor { host: name.clone(), sites: vec![name], ..visitor.clone() },
+            if_redirected,
+        })
+    }
 }
 
 /// What came of it.
@@ -299,6 +326,8 @@ async fn lane(questions: Vec<Question>, limits: Arc<Limits>) -> Vec<(Question, T
     };
     let later = later.into_iter().filter(redirected).collect();
     done.extend(lane.ask(later).await);
+    let by_name = done.iter().filter_map(|(question, told)| question.by_name(told.visit.as_ref()?)).collect();
+    done.extend(lane.ask(by_name).await);
     done
 }
 

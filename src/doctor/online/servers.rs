@@ -199,6 +199,17 @@ fn promised(cx: &Context<'_>, server: &Server) -> Promised {
     }
 }
 
+/// Those of these names that weren't asked about and that no configuration here has.
+pub(super) fn strange(cx: &Context<'_>, names: Vec<String>) -> Vec<String> {
+    let mut names: Vec<String> = names.into_iter().filter(|name| !cx.ask.hosts.contains(name)).collect();
+    if !names.is_empty() {
+        let nginx = promised::nginx(cx.configs.nginx(), &names).sites;
+        let apache = promised::apache(cx.configs.apache_text(), &names).sites;
+        names.retain(|name| !nginx.contains(name) && !apache.contains(name));
+    }
+    names
+}
+
 fn unit(service: &str) -> String {
     format!("{service}.service")
 }

@@ -3,7 +3,7 @@
 //! Belongs here: requests, and which of the redirects lead back here. Does not: what the way means (`judge`).
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -88,6 +88,13 @@ impl Visit {
         self.trail.len() > 1 || self.outcome.answer().is_some_and(|a| a.location.is_some())
     }
 
+    /// The name of a site to which it was redirected in the end.
+    pub fn told_name(&self) -> Option<String> {
+        let next = redirect(&Url::parse(self.trail.last()?).ok()?, &self.outcome)?;
+        let is_usual = matches!(next.scheme(), "http" | "https") && next.port().is_none();
+        next.domain().filter(|_| is_usual && !self.loops).map(str::to_owned)
+    }
+
     /// Whether it goes in a circle, and this site is one of its stations.
     pub fn is_circle_of(&self, host: &str) -> bool {
         let of = |url: &String| Url::parse(url).is_ok_and(|url| url.host_str() == Some(host));
@@ -96,6 +103,11 @@ impl Visit {
 }
 
 impl Visitor {
+    /// Whether he knows the machine's address only, and no site.
+    pub fn names_no_site(&self) -> bool {
+        is_address(&self.host)
+    }
+
     /// Asks, and follows what leads here again. None where it is the handshake that fails.
     pub async fn visit(self) -> Option<Visit> {
         let mut visit = Visit {
@@ -230,6 +242,11 @@ impl Visitor {
     }
 }
 
+/// Whether this is an address, as it stands in a URL.
+pub(super) fn is_address(host: &str) -> bool {
+    host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
 /// Where a redirect leads.
 #[derive(Debug, PartialEq, Eq)]
 enum Leads {
@@ -324,6 +341,46 @@ mod tests {
         assert_eq!(leads(Http, 8080, "http://shop.example/"), Leads::Away);
         assert_eq!(leads(Https, 80, "https://login.example/"), Leads::Away);
         assert_eq!(leads(Https, 80, "mailto:me@shop.example"), Leads::Away);
+    }
+
+    #[test]
+    fn a_redirect_tells_a_name() {
+        let told = |to: &str, loops: bool| {
+            let rest = crate::probe::http::Rest::Whole;
+            let answer = http::Answer {
+                status: 301,
+                location: Some(to.into()),
+                server: None,
+                body: vec![],
+                rest,
+                took: Duration::ZERO,
+            };
+            let visit = Visit {
+                door: ([192, 0, 2, 1], 80).into(),
+                host: "192.0.2.1".into(),
+                visitor: Scheme::Https,
+                tls: false,
+                mute: false,
+                trail: vec!["https://192.0.2.1/".into()],
+                outcome: Outcome::Answered(answer),
+                loops,
+                slowest: Duration::ZERO,
+                other: None,
+            };
+            visit.told_name()
+        };
+        let name = Some("shop.example".to_owned());
+        for (to, expected) in [
+            ("https://shop.example/", name.clone()),
+            ("http://Shop.example/x?y", name),
+            ("https://shop.example:8443/", None),
+            ("https://192.0.2.7/", None),
+            ("/login", None),
+            ("mailto:a@shop.example", None),
+        ] {
+            assert_eq!(told(to, false), expected, "{to}");
+        }
+        assert_eq!(told("https://shop.example/", true), None);
     }
 
     #[test]
