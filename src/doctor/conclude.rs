@@ -7,6 +7,9 @@ use crate::report::{Conclusion, Finding, Finds};
 /// Findings that leave open whether a packet filter turns Cloudflare away.
 const FIREWALL_UNSEEN: [&str; 4] = ["firewall.unseen", "firewall.unknown", "firewall.gap", "firewall.another-machine"];
 
+/// Leaves open whether what this host answers arrives.
+const WAY_UNKNOWN: &str = "firewall.route-elsewhere";
+
 /// About a record that others can see: visitors go there themselves, and Cloudflare does once it is proxied.
 const STRAIGHT: &str = "dns.aaaa-without-listener";
 
@@ -45,6 +48,7 @@ pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclus
             next: cause.fix.as_ref().and_then(|f| f.command.clone()),
         };
     }
+    let astray = of(Finds::Skipped).find(|f| f.id == WAY_UNKNOWN);
     let unseen = FIREWALL_UNSEEN.iter().any(|id| of(Finds::Skipped).any(|f| f.id == *id));
     let (missed, warnings): (Vec<_>, Vec<_>) = of(Finds::Warning).partition(|f| NOT_LOOKED_AT.contains(&f.id));
     if let Some(warning) = warnings.first() {
@@ -67,6 +71,10 @@ pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclus
         if unseen {
             text.push_str(" Whether a firewall turns Cloudflare away could not be told, see below.");
         }
+        if let Some(astray) = astray {
+            text.push(' ');
+            text.push_str(&sentence(&astray.text));
+        }
         return Conclusion {
             verdict: Finds::Warning,
             text,
@@ -74,12 +82,13 @@ pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclus
             next: warning.fix.as_ref().and_then(|f| f.command.clone()),
         };
     }
-    let skipped = of(Finds::Skipped).count() + missed.len();
+    let skipped = of(Finds::Skipped).filter(|f| f.id != WAY_UNKNOWN).count() + missed.len();
     let things = match skipped {
-        1 => "One thing was not looked at, see below.".to_owned(),
-        n => format!("{n} things were not looked at, see below."),
+        0 => String::new(),
+        1 => " One thing was not looked at, see below.".to_owned(),
+        n => format!(" {n} things were not looked at, see below."),
     };
-    let (text, next) = match (unseen, as_root) {
+    let (mut text, mut next) = match (unseen, as_root) {
         (true, Some(command)) => (
             "Nothing that can be seen without root would make Cloudflare answer with an error now. Firewalls, the most \
              frequent cause, can't be seen: ask again as root, or send your hoster the text that -v shows."
@@ -89,15 +98,20 @@ pub(super) fn conclude(findings: &[Finding], as_root: Option<String>) -> Conclus
         (true, None) => (
             format!(
                 "Nothing that was seen would make Cloudflare answer with an error now; whether a firewall turns it away \
-                 could not be told. {things}"
+                 could not be told.{things}"
             ),
             None,
         ),
-        (false, _) => {
-            let well = "Nothing on this machine would make Cloudflare answer with an error now.";
-            (if skipped == 0 { well.to_owned() } else { format!("{well} {things}") }, None)
+        (false, _) if astray.is_some() => {
+            (format!("Nothing that was seen would make Cloudflare answer with an error now.{things}"), None)
         }
+        (false, _) => (format!("Nothing on this machine would make Cloudflare answer with an error now.{things}"), None),
     };
+    if let Some(astray) = astray {
+        text = format!("{text} {}", sentence(&astray.text));
+        // What was asked shows the way that they take.
+        next = next.or_else(|| astray.evidence.first().map(|e| e.source.clone()));
+    }
     Conclusion { verdict: Finds::Ok, text, finding: None, next }
 }
 
@@ -173,6 +187,27 @@ mod tests {
         let told = conclude(&[error, unseen], None);
         assert!(told.text.starts_with("The error that was seen is the application's own: "), "{}", told.text);
         assert!(told.text.ends_with("could not be told, see below."), "{}", told.text);
+    }
+
+    #[test]
+    fn where_answers_may_not_arrive_all_is_not_well() {
+        let asks = "ip route get 103.21.244.0 from 192.0.2.1";
+        let astray = Finding::new(Room::Firewall, WAY_UNKNOWN, Finds::Skipped, "whether answers arrive can't be told");
+        let astray = astray.seen(asks, "dev vpn0");
+        let told = conclude(std::slice::from_ref(&astray), None);
+        assert_eq!((told.verdict, told.finding, told.next.as_deref()), (Finds::Ok, None, Some(asks)));
+        assert_eq!(
+            told.text,
+            "Nothing that was seen would make Cloudflare answer with an error now. Whether answers arrive can't be told."
+        );
+        let unseen = Finding::new(Room::Firewall, "firewall.unseen", Finds::Skipped, "run edgeallow as root");
+        let told = conclude(&[unseen, astray.clone()], Some("sudo edgeallow doctor".into()));
+        assert!(told.text.starts_with("Nothing that can be seen without root "), "{}", told.text);
+        assert!(told.text.ends_with(" Whether answers arrive can't be told."), "{}", told.text);
+        assert_eq!(told.next.as_deref(), Some("sudo edgeallow doctor"));
+        let slow = Finding::new(Room::Online, "online.slow", Finds::Warning, "it is slow");
+        let told = conclude(&[slow, astray], None);
+        assert!(told.text.ends_with("it is slow. Whether answers arrive can't be told."), "{}", told.text);
     }
 
     #[test]

@@ -242,6 +242,9 @@ fn a_vpn_that_takes_every_answer_is_not_passed_over() {
     let report = doctor(&lab, &[]);
     assert_eq!(ids(&report, "cause"), Vec::<&str>::new(), "{report:#}");
     assert!(ids(&report, "skipped").contains(&"firewall.route-elsewhere"), "{report:#}");
+    let told = report["conclusion"]["text"].as_str().unwrap();
+    assert!(told.contains("Whether answers from 192.0.2.1 arrive at Cloudflare can't be told"), "{told}");
+    assert!(!told.contains("Nothing on this machine"), "{told}");
     // The address has a table of its own.
     words(&lab, &["ip route add default via 192.0.2.2 table 100", "ip rule add from 192.0.2.1 table 100"]);
     assert_eq!(lab.connect(EDGE4, 8443), Reach::Accepted);
