@@ -204,6 +204,8 @@ pub struct Context<'a> {
     asked: OnceCell<online::Answers>,
     /// What was logged, once it is read.
     logged: OnceCell<logs::Seen>,
+    /// How many packets connection tracking had dropped before doctor asked anybody.
+    untracked: u64,
     /// The requests of doctor's own that were not answered, once it has asked.
     unanswered: OnceCell<Vec<online::Unanswered>>,
 }
@@ -370,6 +372,7 @@ impl Session<'_> {
             configs: Configs::new(self.host),
             asked: OnceCell::new(),
             logged: OnceCell::new(),
+            untracked: resources::untracked(self.host),
             unanswered: OnceCell::new(),
         })
     }

@@ -21,6 +21,8 @@ use crate::lab::{EDGE4, Lab, Reach, SERVER4, stood_still_since};
 
 /// Half a request: the server waits for the rest, with a worker and a connection.
 const HALF: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n";
+/// A request that is answered, after which the connection is kept.
+const WHOLE: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n";
 /// Asks for a script that takes its time.
 const SLOW: &[u8] = b"GET /slow.php HTTP/1.1\r\nHost: lab\r\n\r\n";
 /// Asks for what nginx passes on to an application that never answers: two connections and two files. If there are none for
@@ -230,6 +232,7 @@ fn nginx_out_of_connections_is_the_cause() {
     });
     let report = doctor(&lab, &["--port", "80"]);
     let cause = expect_cause(&report, "resources.nginx-connections-full", 520);
+    assert_eq!(cause["cloudflare_errors"], serde_json::json!([520]), "{cause:#}");
     assert!(shows(cause).contains("/etc/nginx/nginx.conf line 7"), "{cause:#}");
 
     let command = cause["fix"]["command"].as_str().unwrap();
@@ -249,6 +252,21 @@ fn nginx_out_of_connections_is_the_cause() {
 }
 
 #[test]
+fn an_nginx_that_closes_idle_connections_to_take_others_is_no_cause() {
+    let lab = Lab::without_listeners();
+    nginx(&lab, "error_log /var/log/nginx/error.log warn;", "worker_connections 20;");
+    let clients = RefCell::new(Vec::new());
+    wait_until("nginx closes idle connections", || {
+        clients.borrow_mut().extend(fill(&lab, 80, 1, WHOLE));
+        lab.read_file("/var/log/nginx/error.log").contains("worker_connections are not enough, reusing connections")
+    });
+    let report = doctor(&lab, &["--port", "80"]);
+    assert_eq!(ids(&report, "cause"), Vec::<&str>::new(), "{report:#}");
+    assert!(!report.to_string().contains("logs.worker-connections"), "{report:#}");
+    drop(clients);
+}
+
+#[test]
 fn handshakes_that_fail_for_want_of_connections_are_no_cause_of_their_own() {
     let lab = Lab::without_listeners();
     site::nginx_stopped(&lab, &site::nginx_site(PASS));
@@ -263,7 +281,8 @@ fn handshakes_that_fail_for_want_of_connections_are_no_cause_of_their_own() {
         lab.read_file("/var/log/nginx/error.log").contains("worker_connections are not enough")
     });
     let report = doctor(&lab, &[site::NAME, "--port", "443", "--mode", "full"]);
-    expect_cause(&report, "resources.nginx-connections-full", 520);
+    let cause = expect_cause(&report, "resources.nginx-connections-full", 525);
+    assert_eq!(cause["cloudflare_errors"], serde_json::json!([525]), "{cause:#}");
     assert_eq!(of(&report, "tls.hangs-up")["verdict"], "skipped", "{report:#}");
     drop(clients);
 
@@ -277,10 +296,10 @@ fn handshakes_that_fail_for_want_of_connections_are_no_cause_of_their_own() {
     // The connection of whom it is just answering may still be open when doctor counts.
     wait_until("nginx has one left", || {
         report = doctor(&lab, &[site::NAME, "--mode", "full"]);
-        let cause = expect_cause(&report, "resources.nginx-connections-full", 520);
+        let cause = expect_cause(&report, "resources.nginx-connections-full", 525);
         cause["text"].as_str().unwrap().contains(" uses 19 of 20, ")
     });
-    let cause = expect_cause(&report, "resources.nginx-connections-full", 520);
+    let cause = expect_cause(&report, "resources.nginx-connections-full", 525);
     assert!(shows(cause).contains("20 worker_connections are not enough"), "{cause:#}");
     expect_no_other_room(&report);
 
@@ -390,8 +409,17 @@ fn a_full_connection_tracking_is_the_cause() {
     let most = format!("{}\n", clients.len());
     lab.write_file("/run/most", &most);
     lab.run(["mount", "--bind", "/run/most", MOST]);
+    // Full is not yet refused: the kernel, for which there is room, drops nothing.
+    let report = doctor(&lab, &[]);
+    assert_eq!(ids(&report, "cause"), Vec::<&str>::new(), "{report:#}");
+    assert_eq!(of(&report, "resources.conntrack")["verdict"], "warning", "{report:#}");
+    // As by a clock that is ahead: however long this takes, it is just now.
+    let now = lab.run(["date", "-u", "-d", "20 minutes", "+%Y-%m-%dT%H:%M:%S+00:00"]).stdout;
+    let line = format!("{} lab kernel: nf_conntrack: nf_conntrack: table full, dropping packet\n", now.trim());
+    lab.write_file("/var/log/kern.log", line);
     let report = doctor(&lab, &[]);
     let cause = expect_cause(&report, "resources.conntrack-full", 522);
+    assert!(shows(cause).contains("table full, dropping packet"), "{cause:#}");
     assert!(shows(cause).contains(&format!("tracked, at most {}", most.trim())), "{cause:#}");
     assert!(cause["fix"]["command"].as_str().unwrap().starts_with("sysctl -w net.netfilter.nf_conntrack_max="));
     drop(clients);

@@ -1,4 +1,4 @@
-//! What servers lacked just now, by their own word.
+//! What servers and the kernel lacked just now, by their own word.
 //!
 //! A limit need not be reached to turn visitors away: a request that is passed on takes two connections and two files, so
 //! that the last one is of no use, and what was refused has been given back when it is counted. A number tells that a limit
@@ -30,8 +30,9 @@ impl Lately {
     /// `began`: when doctor did.
     pub(in crate::doctor) fn of(seen: &Seen, began: Timestamp) -> Self {
         let Some(now) = around(began) else { return Self::default() };
-        let lacks =
-            seen.tallies.iter().filter(|(kind, _)| matches!(kind, Kind::OpenFiles | Kind::Connections | Kind::Workers));
+        let is_lack =
+            |kind: &Kind| matches!(kind, Kind::OpenFiles | Kind::Connections | Kind::Workers | Kind::Conntrack);
+        let lacks = seen.tallies.iter().filter(|(kind, _)| is_lack(kind));
         let counts = lacks.flat_map(|(kind, tally)| tally.by_count().into_iter().map(|c| (*kind, c)));
         let recent = counts.filter(|(_, (.., count))| now.contains(&count.last));
         Self(
@@ -52,6 +53,11 @@ impl Lately {
     /// That nginx had so many connections and needed another one.
     pub(in crate::doctor) fn connections(&self, limit: u64) -> Option<&Evidence> {
         self.find(Kind::Connections, &format!("worker_connections {limit}"))
+    }
+
+    /// That the kernel dropped packets because it could track no more connections.
+    pub(in crate::doctor) fn tracking(&self) -> Option<&Evidence> {
+        self.find(Kind::Conntrack, "nf_conntrack")
     }
 
     /// That Apache had as many workers as it may have and needed another one. It says so once after each start, so that its

@@ -196,7 +196,10 @@ fn nginx(text: &str) -> Option<Message<'_>> {
         return Some(Message::new(Kind::NginxLimits, client(zone), "limit_conn zone ", before(zone, "\"")));
     }
     let unnumbered = after_digits(rest);
-    if unnumbered.len() < rest.len() && unnumbered.starts_with(" worker_connections are not enough") {
+    // With `, reusing connections` it closes idle ones instead, and turns nobody away.
+    const LACKING: &str = " worker_connections are not enough";
+    let lacking = unnumbered.strip_prefix(LACKING).is_some_and(|how| !how.starts_with(", reusing "));
+    if unnumbered.len() < rest.len() && lacking {
         let number = &rest[..rest.len() - unnumbered.len()];
         return Some(Message::new(Kind::Connections, None, "worker_connections ", number));
     }

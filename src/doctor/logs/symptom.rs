@@ -206,7 +206,7 @@ impl Kind {
                 "logs.worker-connections",
                 "nginx had no worker_connections left",
                 "time",
-                &[520, 522],
+                &[520, 525],
                 "let worker_connections be larger, and worker_rlimit_nofile at least twice as large",
                 Some("nginx -T 2>/dev/null | grep -nE 'worker_(connections|processes|rlimit_nofile)'"),
             ),

@@ -306,11 +306,6 @@ fn what_is_about_nobody_is_found() {
             "2026/11/22 18:00:00 [alert] 1#1: *4 1024 worker_connections are not enough while connecting to upstream, client: 203.0.113.9",
         ),
         (
-            "logs.worker-connections",
-            "/var/log/nginx/error.log",
-            "2026/11/22 18:00:00 [warn] 1#1: 512 worker_connections are not enough, reusing connections",
-        ),
-        (
             "logs.workers",
             "/var/log/apache2/error.log",
             "[Sun Nov 22 18:00:00.1 2026] [mpm_event:error] [pid 1:tid 2] AH00484: server reached MaxRequestWorkers setting, consider raising the MaxRequestWorkers setting",
@@ -345,6 +340,12 @@ fn what_happens_on_every_healthy_host_is_no_warning() {
             ),
         );
     assert_eq!(found(&host, &[]), [("logs.nginx-denies", Finds::Note)]);
+}
+
+#[test]
+fn an_nginx_that_closes_idle_connections_to_take_others_turns_nobody_away() {
+    let line = "2026/11/22 18:00:00 [warn] 1#1: 512 worker_connections are not enough, reusing connections\n";
+    assert_eq!(found(&Host::default().with("/var/log/nginx/error.log", line), &[]), []);
 }
 
 #[test]
@@ -589,6 +590,14 @@ fn what_a_server_lacks_just_now_is_told_from_what_it_lacked_before() {
     assert_eq!(others, None, "a limit that has been raised since");
     // An hour ago, and by a clock that is hours ahead.
     assert_eq!(lately("17:30:00", "21:30:00"), (None, None, None));
+    let kernel = |at: &str| {
+        let line = format!("Nov 22 {at} w kernel: nf_conntrack: nf_conntrack: table full, dropping packet\n");
+        Lately::of(&seen(&Host::default().with("/var/log/kern.log", line), &[]), NOW.parse().unwrap())
+            .tracking()
+            .cloned()
+    };
+    assert!(kernel("18:29:30").unwrap().shows.contains("table full, dropping packet"));
+    assert_eq!(kernel("17:30:00"), None);
     let workers = |at: &str| {
         let line = format!(
             "[Sun Nov 22 {at}.1 2026] [mpm_event:error] [pid 1:tid 2] AH00484: server reached MaxRequestWorkers setting, consider raising the MaxRequestWorkers setting\n"

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use super::{Gauge, finding, more};
+use super::{Gauge, OUT, finding, growth, more};
 use crate::{
     host::Look,
-    report::{Finding, Finds},
+    report::{Evidence, Finding, Finds},
 };
 
 /// Above this load a processor: work waits longer than it takes. A note, because waiting alone gives no error.
@@ -111,7 +111,17 @@ fn pressure(get: impl Fn(&'static str) -> Option<String>) -> Option<Pressure> {
     })
 }
 
-pub(super) fn judge(g: &Gauges) -> Vec<Finding> {
+/// What tells that connection tracking turned packets away while doctor looked. A full table alone doesn't: in it the
+/// kernel forgets connections that were never answered to take others (`early_drop`, nf_conntrack_core.c).
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Untracked<'a> {
+    /// By how much the kernel's counter grew.
+    pub(super) grown: u64,
+    /// The kernel's word of just now.
+    pub(super) logged: Option<&'a Evidence>,
+}
+
+pub(super) fn judge(g: &Gauges, untracked: Untracked<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(g.load.map(|load| {
         let processors = super::plural(g.processors, "processor", "processors");
@@ -129,7 +139,7 @@ pub(super) fn judge(g: &Gauges) -> Vec<Finding> {
         stalls,
     ));
     found.extend(g.files.map(files));
-    found.extend(g.tracked.map(tracked));
+    found.extend(g.tracked.map(|g| tracked(g, untracked)));
     found.extend(g.orphans.map(|o| {
         let text =
             format!("the kernel holds {} TCP connections that no program has any more, of {} at most", o.used, o.limit);
@@ -213,16 +223,29 @@ fn files(g: Gauge) -> Finding {
     f.seen(FILES, shows).mend_by(text, sysctl("fs.file-max", g.limit))
 }
 
-fn tracked(g: Gauge) -> Finding {
+fn tracked(g: Gauge, untracked: Untracked<'_>) -> Finding {
     let shows = format!("{} tracked, at most {}", g.used, g.limit);
     let source = format!("{TRACKED}, {TRACKED_MOST}");
     if !g.is_near() {
         return finding("resources.conntrack", Finds::Ok, format!("connection tracking has room: {g} entries"))
             .seen(source, shows);
     }
-    let f = if g.is_full() {
-        let text = format!("connection tracking is full: {g} entries; the kernel drops packets of new connections");
-        finding("resources.conntrack-full", Finds::Cause, text)
+    let drops = untracked.grown > 0 || untracked.logged.is_some();
+    let f = if drops && g.has_reached(OUT) {
+        let text = format!("connection tracking is full: {g} entries, and the kernel drops packets of new connections");
+        let f = finding("resources.conntrack-full", Finds::Cause, text);
+        if untracked.grown > 0 {
+            f.seen(growth::TRACKING, format!("drop: {} more since doctor began", untracked.grown))
+        } else {
+            f
+        }
+        .seen_too(untracked.logged)
+    } else if g.is_full() {
+        let text = format!(
+            "connection tracking is full: {g} entries; no packet was dropped while doctor looked, because the kernel forgets \
+             connections that were never answered to take others"
+        );
+        finding("resources.conntrack", Finds::Warning, text)
     } else {
         finding("resources.conntrack", Finds::Warning, format!("connection tracking is nearly full: {g} entries"))
     };
@@ -239,7 +262,7 @@ mod tests {
     use super::*;
 
     fn verdicts(g: &Gauges) -> Vec<(&'static str, Finds)> {
-        judge(g).iter().map(|f| (f.id, f.verdict)).filter(|(_, v)| *v > Finds::Ok).collect()
+        judge(g, Untracked::default()).iter().map(|f| (f.id, f.verdict)).filter(|(_, v)| *v > Finds::Ok).collect()
     }
 
     #[test]
@@ -254,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_is_a_cause_a_nearly_full_one_a_warning() {
+    fn a_full_table_is_a_cause_where_packets_are_dropped_and_else_a_warning() {
         let calm = Pressure::default();
         let of = |used| Gauges {
             processors: 2,
@@ -262,11 +285,22 @@ mod tests {
             tracked: Some(Gauge { used, limit: 100 }),
             ..Gauges::default()
         };
-        assert_eq!(verdicts(&of(100)), [("resources.conntrack-full", Finds::Cause)]);
-        assert_eq!(verdicts(&of(95)), [("resources.conntrack", Finds::Warning)]);
+        for used in [100, 99, 95] {
+            assert_eq!(verdicts(&of(used)), [("resources.conntrack", Finds::Warning)]);
+        }
         assert_eq!(verdicts(&of(50)), []);
-        let fix = judge(&of(100)).pop().and_then(|f| f.fix?.command).unwrap();
-        assert_eq!(fix, "sysctl -w net.netfilter.nf_conntrack_max=256");
+        let log = Evidence { source: "kern.log".to_owned(), shows: "table full, dropping packet".to_owned() };
+        let dropping = |used, grown, logged| judge(&of(used), Untracked { grown, logged }).pop().unwrap();
+        // An entry may end while doctor counts.
+        for f in [dropping(100, 3, None), dropping(99, 3, None), dropping(100, 0, Some(&log))] {
+            assert_eq!((f.id, f.verdict), ("resources.conntrack-full", Finds::Cause));
+            assert_eq!(f.fix.unwrap().command.unwrap(), "sysctl -w net.netfilter.nf_conntrack_max=256");
+            let proof = &f.evidence[0];
+            assert!(*proof == log || proof.shows == "drop: 3 more since doctor began", "{proof:?}");
+        }
+        // What is dropped for another reason, and what was full and is no longer.
+        assert_eq!(dropping(94, 3, Some(&log)).verdict, Finds::Warning);
+        assert_eq!(dropping(50, 3, Some(&log)).verdict, Finds::Ok);
     }
 
     #[test]

@@ -17,7 +17,7 @@ const FEW: u64 = 100;
 const RARE: u64 = 10_000;
 
 const NETSTAT: &str = "/proc/net/netstat";
-const TRACKING: &str = "/proc/net/stat/nf_conntrack";
+pub(super) const TRACKING: &str = "/proc/net/stat/nf_conntrack";
 
 /// The counters; 0 where the kernel doesn't tell.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +47,14 @@ impl Counters {
             half_open: tcp("TCPReqQFullDrop"),
             cookies: tcp("TCPReqQFullDoCookies"),
             taken: column(&snmp, "Tcp:", "PassiveOpens"),
-            untracked: text(host, TRACKING).map_or(0, |t| tracking(&t, "drop")),
+            untracked: untracked(host),
         }
     }
+}
+
+/// `drop` of connection tracking, of all processors; 0 where the kernel doesn't tell.
+pub(in crate::doctor) fn untracked(host: &dyn Look) -> u64 {
+    text(host, TRACKING).map_or(0, |t| tracking(&t, "drop"))
 }
 
 /// Two lines a protocol: names, then numbers.
@@ -78,6 +83,11 @@ pub(super) struct Growth {
 impl Growth {
     fn of(&self, which: impl Fn(&Counters) -> u64) -> u64 {
         which(&self.after).saturating_sub(which(&self.before))
+    }
+
+    /// How many more packets connection tracking has dropped than it had at that number.
+    pub(super) fn untracked_since(&self, before: u64) -> u64 {
+        self.after.untracked.saturating_sub(before)
     }
 
     /// What `ListenOverflows` did in between, as evidence for a queue that is full.

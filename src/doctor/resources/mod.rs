@@ -23,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use self::growth::untracked;
 use super::{Context, logs::Lately};
 use crate::report::{Finding, Finds, Room};
 
@@ -52,11 +53,14 @@ pub(super) fn look(cx: &Context<'_>) -> Vec<Finding> {
     let servers = servers::group(host.processes(&servers::is_wanted));
     let connections = host.connections(&cx.ports).unwrap_or_default();
 
-    let mut found = gauges::judge(&gauges);
     // Read last: what asked for more while that was counted is in them.
     let lately = Lately::of(cx.logged(), cx.session.now);
+    // Doctor's own requests, which came before the two looks, may have been dropped too.
+    let grown = growth.untracked_since(cx.untracked);
+    let mut found = gauges::judge(&gauges, gauges::Untracked { grown, logged: lately.tracking() });
     let unanswered = cx.unanswered.get().map_or(&[][..], Vec::as_slice);
-    let served = servers::judge(&servers, &limits, &queues, &connections, &servers::Told { lately, unanswered });
+    let told = servers::Told { lately, unanswered, mode: cx.ask.mode };
+    let served = servers::judge(&servers, &limits, &queues, &connections, &told);
     found.extend(queues::judge(&queues, &served.explained, &growth));
     found.extend(served.findings);
     let explained = found.iter().any(|f| f.verdict == Finds::Cause);

@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use super::{Gauge, config::Setting, finding, more, plural};
 use crate::{
-    doctor::directives::{self, Configs},
+    doctor::{
+        HTTP_PORTS, HTTPS_PORTS, Mode,
+        directives::{self, Configs},
+    },
     host::{Look, Process},
     report::{Evidence, Finding, Finds},
 };
@@ -49,8 +52,27 @@ pub(super) fn used(worker: &Process, master: Option<&Process>, listening: &BTree
     (own + addresses + 1) as u64
 }
 
-/// `uses`: of each worker. `refused`: nginx's word that it needed more just now.
-pub(super) fn judge(uses: &[u64], limits: &Limits, serves: bool, refused: Option<&Evidence>) -> Finding {
+/// What visitors see where it closes connections to these ports: no answer (520) to plain HTTP, no handshake (525) else.
+pub(super) fn errors(mode: Mode, ports: &BTreeSet<u16>) -> Vec<u16> {
+    let plain = ports.iter().any(|p| HTTP_PORTS.contains(p));
+    // Under Flexible visitors to 443 are sent on to 80.
+    let tls = ports.iter().any(|p| HTTPS_PORTS.contains(p) && (mode != Mode::Flexible || *p != 443));
+    match (plain, tls) {
+        (true, true) if matches!(mode, Mode::Full | Mode::Strict) => vec![525],
+        (true, true) => vec![520, 525],
+        (false, true) => vec![525],
+        (_, false) => vec![520],
+    }
+}
+
+/// `uses`: of each worker. `refused`: nginx's word that it needed more just now. `errors`: what visitors see of that.
+pub(super) fn judge(
+    uses: &[u64],
+    limits: &Limits,
+    serves: bool,
+    refused: Option<&Evidence>,
+    errors: &[u16],
+) -> Finding {
     let limit = &limits.connections;
     let most = Gauge { used: uses.iter().copied().max().unwrap_or(0), limit: limit.value };
     let total = limit.value.saturating_mul(uses.len() as u64);
@@ -90,7 +112,7 @@ pub(super) fn judge(uses: &[u64], limits: &Limits, serves: bool, refused: Option
         limits.file.display(),
         limit.whence()
     );
-    let f = f.gives(&[520]);
+    let f = f.gives(errors);
     match limit.edit(wanted) {
         Some(edit) => f.mend_by(text, format!("{edit} && nginx -t && nginx -s reload")),
         None => f.mend(text),
@@ -123,6 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_closed_is_seen_by_mode_and_port() {
+        let of = |mode, ports: &[u16]| errors(mode, &ports.iter().copied().collect());
+        let both = &[80, 443];
+        assert_eq!([of(Mode::Full, both), of(Mode::Strict, both), of(Mode::Flexible, both)], [[525], [525], [520]]);
+        assert_eq!(of(Mode::Unknown, both), [520, 525]);
+        assert_eq!([of(Mode::Full, &[80]), of(Mode::Unknown, &[443]), of(Mode::Unknown, &[9])], [[520], [525], [520]]);
+        assert_eq!(of(Mode::Flexible, &[80, 8443]), [520, 525]);
+    }
+
+    #[test]
     fn one_worker_without_connections_turns_visitors_away() {
         let limits = Limits {
             file: PathBuf::from("/etc/nginx/nginx.conf"),
@@ -130,15 +162,15 @@ mod tests {
             files: None,
         };
         let of = |uses: &[u64], serves| {
-            let f = judge(uses, &limits, serves, None);
+            let f = judge(uses, &limits, serves, None, &[520]);
             (f.id, f.verdict)
         };
         let log = Evidence { source: "error.log".to_owned(), shows: "20 worker_connections are not enough".to_owned() };
-        let refused = |uses: &[u64], serves| judge(uses, &limits, serves, Some(&log));
+        let refused = |uses: &[u64], serves| judge(uses, &limits, serves, Some(&log), &[525]);
         let cause = refused(&[19, 3], true);
         assert_eq!((cause.id, cause.verdict), ("resources.nginx-connections-full", Finds::Cause));
         assert!(cause.text.contains("the busiest of 2 workers uses 19 of 20"), "{}", cause.text);
-        assert_eq!(cause.evidence.last(), Some(&log));
+        assert_eq!((cause.evidence.last(), cause.cloudflare_errors.as_slice()), (Some(&log), &[525][..]));
         assert_eq!(refused(&[19, 3], false).verdict, Finds::Warning);
         assert_eq!(refused(&[17, 3], true).verdict, Finds::Ok);
         assert_eq!(of(&[19, 3], true), ("resources.nginx-connections", Finds::Warning));

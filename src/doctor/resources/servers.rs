@@ -13,7 +13,7 @@ use super::{
     queues::Queues,
 };
 use crate::{
-    doctor::{directives::Configs, logs::Lately, online::Unanswered},
+    doctor::{Mode, directives::Configs, logs::Lately, online::Unanswered},
     host::{Connection, ListenSocket, Look, Process},
     report::{Evidence, Finding, Finds},
 };
@@ -144,6 +144,8 @@ pub(super) struct Told<'a> {
     pub(super) lately: Lately,
     /// What doctor itself asked in vain.
     pub(super) unanswered: &'a [Unanswered],
+    /// How Cloudflare connects.
+    pub(super) mode: Mode,
 }
 
 pub(super) fn judge(
@@ -204,7 +206,9 @@ fn own(server: &Server, limits: &Limits, queues: &Queues, held: &[&ListenSocket]
             let master = (!server.children.is_empty()).then_some(&server.master);
             let uses = server.workers().iter().map(|w| nginx::used(w, master, &listening, addresses.len()));
             let refused = told.lately.connections(limits.connections.value);
-            let mut found = vec![nginx::judge(&uses.collect::<Vec<_>>(), limits, serves, refused)];
+            let asked = addresses.iter().map(|a| a.port()).filter(|port| queues.ports.contains(port)).collect();
+            let errors = nginx::errors(told.mode, &asked);
+            let mut found = vec![nginx::judge(&uses.collect::<Vec<_>>(), limits, serves, refused, &errors)];
             found.extend(unequal(server, limits));
             found
         }
