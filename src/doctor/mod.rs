@@ -22,6 +22,7 @@ mod logs;
 mod online;
 mod resources;
 pub mod site;
+mod sudo;
 pub mod tls;
 
 use std::{borrow::Cow, cell::OnceCell, collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
@@ -320,6 +321,9 @@ impl Session<'_> {
             &mut findings,
             another.is_some(),
         );
+        if another.is_none() && !rustix::process::geteuid().is_root() {
+            sudo::prefix(&mut findings);
+        }
         // More rights here tell nothing about another machine.
         let as_root = (another.is_none() && !self.host.may_administer()).then(|| ask.as_root(self.offline));
         Ok(DoctorReport {

@@ -139,8 +139,14 @@ fn of_two_stopped_servers_the_one_that_serves_the_site_is_started() {
     };
     let (fix, _) = told(&["other.example"]);
     assert!(fix.starts_with("start nginx, which has a site for other.example; ") && fix.contains("Apache"), "{fix}");
-    let (fix, _) = told(&[]);
+    let (fix, report) = told(&[]);
     assert!(fix.starts_with("start nginx, which has a site for other.example; "), "{fix}");
+    assert!(report["conclusion"]["next"].as_str().is_some_and(|next| !next.contains("sudo")), "{report:#}");
+    // Who is not root can't start it without.
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"];
+    let ask = ["/usr/local/bin/edgeallow", "doctor", "--offline", "--format", "json"];
+    let report = lab.command([&nobody[..], &ask].concat()).run().json()["doctor"].clone();
+    assert!(report["conclusion"]["next"].as_str().is_some_and(|next| next.starts_with("sudo ")), "{report:#}");
     lab.link("/lib/systemd/system/apache2.service", &wants("apache2"));
     let (fix, _) = told(&[]);
     assert!(
