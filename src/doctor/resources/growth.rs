@@ -24,7 +24,8 @@ pub(super) const TRACKING: &str = "/proc/net/stat/nf_conntrack";
 pub(super) struct Counters {
     /// `ListenOverflows`: the queue of a listening socket was full.
     pub(super) overflows: u64,
-    /// `ListenDrops`: the same, and whatever else kept a connection from being queued.
+    /// `ListenDrops`: the same, and whatever else kept a connection from being queued, such as a way back that there isn't
+    /// (`tcp_v4_err`, net/ipv4/tcp_ipv4.c).
     drops: u64,
     /// `TCPReqQFullDrop`: the queue of half-open connections was full, and no cookie was sent.
     half_open: u64,
@@ -108,15 +109,25 @@ struct Kind {
     mend: &'static str,
 }
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind {
         grown: "the kernel drops connections that servers don't accept in time",
         counted: "connections were dropped since boot because servers did not accept them in time",
         source: NETSTAT,
-        name: "ListenDrops",
+        name: "ListenOverflows",
         now: Finds::Warning,
-        which: |c| c.drops,
+        which: |c| c.overflows,
         mend: "see which queue is long with `ss -ltn`; raise that server's backlog and net.core.somaxconn, or its workers",
+    },
+    Kind {
+        grown: "the kernel drops connections that no server could accept yet: it can't reach who asks, or has no memory",
+        counted: "connections were dropped since boot before a server could accept them: who asked could not be reached, or \
+                  there was no memory",
+        source: NETSTAT,
+        name: "ListenDrops less ListenOverflows and TCPReqQFullDrop",
+        now: Finds::Note,
+        which: |c| c.drops.saturating_sub(c.overflows.saturating_add(c.half_open)),
+        mend: "see whether answers find their way back: `ip route get ADDRESS` for one that asks",
     },
     Kind {
         grown: "the kernel drops half-open connections: more begin than it may hold, and it sends no SYN cookies",
@@ -193,11 +204,14 @@ mod tests {
 
     #[test]
     fn a_counter_since_boot_is_no_proof_of_now() {
-        let old = Counters { drops: 5000, taken: 10_000, ..Counters::default() };
+        let old = Counters { overflows: 5000, drops: 5000, taken: 10_000, ..Counters::default() };
         assert_eq!(judged(old, old, false), [Finds::Note]);
-        assert_eq!(judged(old, Counters { drops: 5001, ..old }, false), [Finds::Warning]);
+        let more = Counters { overflows: 5001, drops: 5001, ..old };
+        assert_eq!(judged(old, more, false), [Finds::Warning]);
         // Something else is the reason, and says so.
-        assert_eq!(judged(old, Counters { drops: 5001, ..old }, true), [Finds::Note]);
+        assert_eq!(judged(old, more, true), [Finds::Note]);
+        let unreachable = |drops| Counters { drops, ..Counters::default() };
+        assert_eq!(judged(unreachable(4), unreachable(5), false), [Finds::Note], "a server that accepts all");
         let rare = Counters { drops: 5000, taken: 100_000_000, ..Counters::default() };
         assert_eq!(judged(rare, rare, false), [Finds::Ok]);
         assert_eq!(judged(Counters::default(), Counters { cookies: 3, ..Counters::default() }, false), [Finds::Note]);
