@@ -18,7 +18,7 @@ const SIZE: usize = 1_000_000_000;
 const WORDS: &str = "forbidden by rule|limiting requests|limiting connections|connections are not enough|client denied by|\
                      ModSecurity: Access denied|listing address | SRC=|\\] Ban |\\] Restore Ban |\\] Increase Ban |\
                      \\] Unban |Blocked in csf|SYN flooding on port|table full, dropping|many orphaned sockets|\
-                     file-max limit|many open files|server reached |Access to context \\[|\\] is over per client|\
+                     Killed process |file-max limit|many open files|server reached |Access to context \\[|\\] is over per client|\
                      #Fields: | 403 1 | 403 6 | 403 50|\" 444 ";
 
 /// An access log of nginx with ordinary statuses, in which one line in a thousand is worth a look.

@@ -150,7 +150,10 @@ fn visitors_of_a_real_nginx_that_knows_their_addresses() {
     let report = doctor(&lab, &[]);
     expect(&report, &[("logs.visitors", "note")]);
     let shown = shows(finding(&report, "logs.visitors"));
-    assert!(shown.starts_with("/etc/nginx/nginx.conf line ") && shown.ends_with(": real_ip_header\n"), "{shown}");
+    let whom = format!("/var/log/nginx/error.log: {STRANGER4}, deny of server example.com: once, at ");
+    assert!(shown.starts_with(&whom) && shown.contains("access forbidden by rule"), "{shown}");
+    let (_, mask) = shown.split_once('\n').expect("two lines");
+    assert!(mask.starts_with("/etc/nginx/nginx.conf line ") && mask.ends_with(": real_ip_header\n"), "{shown}");
 }
 
 #[test]
@@ -280,6 +283,7 @@ fn every_row_of_the_cheat_sheet_is_found() {
         "logs.syn-flood",
         "logs.conntrack",
         "logs.orphans",
+        "logs.out-of-memory",
         "logs.open-files",
         "logs.workers",
     ];
@@ -298,7 +302,8 @@ fn every_row_of_the_cheat_sheet_is_found() {
         lab.write_file(path, theirs(sample).replace("2400:cb00::9", "2001:db8:bad::9"));
     }
     lab.write_file("/var/srv/u_ex261122.log", theirs(include_str!("samples/iis.log")));
-    let about_nobody = ["logs.syn-flood", "logs.conntrack", "logs.orphans", "logs.open-files", "logs.workers"];
+    let about_nobody =
+        ["logs.syn-flood", "logs.conntrack", "logs.orphans", "logs.out-of-memory", "logs.open-files", "logs.workers"];
     expect(&doctor(&lab, &args), &about_nobody.map(|id| (id, "warning")));
 }
 

@@ -26,14 +26,17 @@ const SHOWN: usize = 5;
 /// What was read, and what was counted in it.
 #[derive(Debug, Default)]
 pub(in crate::doctor) struct Seen {
+    /// What is about Cloudflare, or about nobody.
     pub(super) tallies: Tallies,
+    /// Denials of others by servers that see visitors' own addresses.
+    pub(super) visitors: Tallies,
     /// What was read, with the number of bytes (unpacked).
     pub(super) read: Vec<(String, u64)>,
     pub(super) unread: Vec<Unread>,
     /// What is packed so that it isn't read; whether it was named on the command line.
     pub(super) packed: BTreeMap<(Packer, bool), Vec<String>>,
-    /// Settings that put visitors' addresses in place of Cloudflare's.
-    pub(super) masks: Vec<Mask>,
+    /// Settings that put visitors' addresses in place of Cloudflare's, once somebody else was denied.
+    pub(super) masks: Option<Vec<Mask>>,
     /// Whether there is a journal or a system log at all.
     pub(super) system: bool,
     /// How far back was looked.
@@ -73,15 +76,29 @@ fn symptom(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> Option<
     }
     let meaning = kind.meaning();
     let often = many(tally.times, meaning.what);
-    let whom = many(tally.addresses() as u64, "address");
+    let whom = whom(tally);
     let happened = match (kind.has_address(), meaning.what) {
         (false, _) => format!("{} {often}", meaning.who),
         (true, "time") => format!("{} {whom} of Cloudflare {often}", meaning.who),
         (true, _) => format!("{} {often} from {whom} of Cloudflare", meaning.who),
     };
     let (verdict, but) = verdict(kind, tally, seen, present);
-    let mut found = finding(meaning.id, verdict, format!("{happened} in the last {}{but}", span(seen.since)));
-    found = found.gives(meaning.gives);
+    let found = finding(meaning.id, verdict, format!("{happened} in the last {}{but}", span(seen.since)));
+    let found = counted(found.gives(meaning.gives), tally);
+    Some(match meaning.command {
+        Some(command) => found.mend_by(meaning.mend, command),
+        None => found.mend(meaning.mend),
+    })
+}
+
+/// `2 addresses`, and that there may be more where no more are told apart.
+fn whom(tally: &Tally) -> String {
+    let told_apart = tally.addresses() as u64;
+    if tally.more { format!("{told_apart} or more addresses") } else { many(told_apart, "address") }
+}
+
+/// With the most frequent pairs of rule and address.
+fn counted(mut found: Finding, tally: &Tally) -> Finding {
     let counts = tally.by_count();
     for (rule, client, count) in counts.iter().take(SHOWN) {
         let whom = client.map_or_else(|| (*rule).to_owned(), |ip| format!("{ip}, {rule}"));
@@ -89,12 +106,10 @@ fn symptom(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> Option<
     }
     if let Some(rest) = counts.len().checked_sub(SHOWN).filter(|n| *n > 0) {
         let last = counts[SHOWN].2;
-        found = found.seen(last.file.to_string(), format!("and {rest} more like these"));
+        let least = if tally.more { "at least " } else { "" };
+        found = found.seen(last.file.to_string(), format!("and {least}{rest} more like these"));
     }
-    Some(match meaning.command {
-        Some(command) => found.mend_by(meaning.mend, command),
-        None => found.mend(meaning.mend),
-    })
+    found
 }
 
 pub(super) fn shown(whom: &str, count: &Count) -> String {
@@ -120,7 +135,7 @@ fn verdict(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> (Finds,
         Kind::ModEvasive => Some("mod_evasive"),
         _ => None,
     };
-    if kind == Kind::Unanswered {
+    if matches!(kind, Kind::Unanswered | Kind::Killed) {
         return (Finds::Note, "");
     }
     if tally.guarded == tally.times {
@@ -142,25 +157,30 @@ fn verdict(kind: Kind, tally: &Tally, seen: &Seen, present: &Present) -> (Finds,
 /// Whether the last ban of each address was followed by its end.
 fn lifted(bans: &Tally, unbans: Option<&Tally>) -> bool {
     let Some(unbans) = unbans else { return false };
-    bans.by_count().into_iter().all(|(_, client, count)| unbans.last(client).is_some_and(|end| end >= count.last))
+    !bans.more
+        && bans
+            .by_count()
+            .into_iter()
+            .all(|(_, client, count)| unbans.last(client).is_some_and(|end| end >= count.last))
 }
 
 /// Denials of others, where these can be visitors behind Cloudflare.
 fn visitors(seen: &Seen) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
-    for (kind, tally) in seen.tallies.iter().filter(|(_, t)| t.visitors > 0) {
-        let Some(mask) = seen.masks.iter().find(|m| kind.web_server() == Some(m.server)) else { continue };
+    for (kind, tally) in &seen.visitors {
+        let Some(mask) = seen.masks.iter().flatten().find(|m| kind.web_server() == Some(m.server)) else { continue };
         let meaning = kind.meaning();
         let text = format!(
             "{} {} from {} outside Cloudflare's ranges in the last {}: {} shows visitors' own addresses, so these can \
              be visitors who came by way of Cloudflare",
             meaning.who,
-            many(tally.visitors, "request"),
-            many(tally.visitor_addresses.len() as u64, "address"),
+            many(tally.times, meaning.what),
+            whom(tally),
             span(seen.since),
             mask.server,
         );
-        found.push(finding("logs.visitors", Finds::Note, text).seen(mask.place.clone(), mask.setting));
+        let visitors = counted(finding("logs.visitors", Finds::Note, text), tally);
+        found.push(visitors.seen(mask.place.clone(), mask.setting));
     }
     found
 }
@@ -229,12 +249,14 @@ fn many(n: u64, what: &str) -> String {
     }
 }
 
-/// `90 min`, `24 h`, `7 days`.
+/// `30 s`, `90 min`, `24 h`, `7 days`.
 fn span(length: SignedDuration) -> String {
-    match length.as_mins() {
-        minutes if minutes % 60 != 0 => format!("{minutes} min"),
-        minutes if minutes % 1440 != 0 || minutes < 2880 => format!("{} h", minutes / 60),
-        minutes => format!("{} days", minutes / 1440),
+    const DAY: i64 = 86_400;
+    match length.as_secs() {
+        seconds if seconds % 60 != 0 => format!("{seconds} s"),
+        seconds if seconds % 3600 != 0 => format!("{} min", seconds / 60),
+        seconds if seconds % DAY != 0 || seconds < 2 * DAY => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / DAY),
     }
 }
 

@@ -13,6 +13,7 @@ use memchr::{memchr_iter, memchr2, memrchr_iter};
 
 use super::{
     guarded::guarded,
+    killed,
     symptom::{Kind, Rule, Symptom},
     times::Clock,
     words::{Searcher, after, after_digits, before, begins, cut, cut_last, words},
@@ -144,7 +145,10 @@ impl<'a> Reader<'a> {
         if message.starts_with("TCP: ") && cut(message, "too many orphaned sockets").is_some() {
             return Some(Message::new(Kind::Orphans, None, "tcp_max_orphans", ""));
         }
-        message.starts_with("VFS: file-max limit ").then(|| Message::new(Kind::OpenFiles, None, "fs.file-max", ""))
+        if let Some(name) = killed::killed(message) {
+            return Some(Message::new(killed::kind(name), None, "", name));
+        }
+        message.starts_with("VFS: file-max limit ").then(|| Message::new(Kind::FileMax, None, "fs.file-max", ""))
     }
 
     /// `192.0.2.1 - - [22/Nov/2026:18:00:00 +0000] "GET / HTTP/1.1" 444 0`, or with the site's name before it.

@@ -7,6 +7,7 @@
 
 mod guarded;
 mod judge;
+mod killed;
 mod lately;
 mod line;
 mod own;
@@ -141,9 +142,6 @@ impl Ask<'_> {
         for line in work.own.others() {
             count(self, work.seen, line.found, &line.text, &line.file, line.given);
         }
-        if seen.tallies.values().any(|t| t.visitors > 0) {
-            seen.masks = places::masks(self.host, self.configs);
-        }
         seen
     }
 }
@@ -275,7 +273,7 @@ impl Work<'_, '_> {
                 && match found.kind {
                     Kind::Bans | Kind::Unbans => *has_fail2ban,
                     Kind::Lfd => *has_lfd,
-                    kind => place.role == Role::System && is_kernels(kind, &found),
+                    kind => place.role == Role::System && is_kernels(kind),
                 };
             let counts = !repeated && window.contains(&found.at);
             if counts && !own.takes(&found, &text, &file, place.given) {
@@ -315,22 +313,36 @@ fn going_on(name: &str, done: u64, total: u64, said: u64) -> String {
 }
 
 /// Whether it is the kernel's word, which more than one file of the system log holds.
-fn is_kernels(kind: Kind, found: &Symptom<'_>) -> bool {
-    matches!(kind, Kind::Packets | Kind::SynFlood | Kind::Conntrack | Kind::Orphans)
-        || (kind == Kind::OpenFiles && found.rule.is("fs.file-max"))
+const fn is_kernels(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Packets
+            | Kind::SynFlood
+            | Kind::Conntrack
+            | Kind::Orphans
+            | Kind::ServerKilled
+            | Kind::Killed
+            | Kind::FileMax
+    )
 }
 
 fn count(ask: &Ask<'_>, seen: &mut Seen, found: Symptom<'_>, line: &str, file: &Arc<str>, given: bool) {
     if found.port.is_some_and(|port| !ask.ports.contains(&port)) {
         return;
     }
-    let tally = seen.tallies.entry(found.kind).or_default();
-    match found.client {
-        Some(client) if ask.edge.contains(client) => tally.add(found, line, file, given),
-        Some(client) if found.kind.web_server().is_some() && !found.guarded => tally.add_visitor(client),
-        None if !found.kind.has_address() => tally.add(found, line, file, given),
-        _ => {}
-    }
+    let tallies = match (found.client, found.kind.web_server()) {
+        (Some(client), _) if ask.edge.contains(client) => &mut seen.tallies,
+        (Some(_), Some(server)) if !found.guarded => {
+            let masks = seen.masks.get_or_insert_with(|| places::masks(ask.host, ask.configs));
+            if !masks.iter().any(|mask| mask.server == server) {
+                return;
+            }
+            &mut seen.visitors
+        }
+        (None, _) if !found.kind.has_address() => &mut seen.tallies,
+        _ => return,
+    };
+    tallies.entry(found.kind).or_default().add(found, line, file, given);
 }
 
 /// Counts what is read of a file, packed or not.

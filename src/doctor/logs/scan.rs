@@ -16,7 +16,7 @@ const LONGEST: usize = 16 << 10;
 
 /// A line that has none of these says nothing that is looked for. Each begins with four bytes that are rare in logs,
 /// because those are what is searched for first.
-const NEEDLES: [&str; 28] = [
+const NEEDLES: [&str; 29] = [
     "forbidden by rule",
     "limiting requests",
     "limiting connections",
@@ -33,6 +33,7 @@ const NEEDLES: [&str; 28] = [
     "SYN flooding on port",
     "table full, dropping",
     "many orphaned sockets",
+    "Killed process ",
     "file-max limit",
     "many open files",
     "server reached ",

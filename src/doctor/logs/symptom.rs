@@ -39,7 +39,13 @@ pub(super) enum Kind {
     Conntrack,
     /// The kernel: `TCP: too many orphaned sockets`.
     Orphans,
-    /// `Too many open files`, of web servers and the whole system.
+    /// The kernel: `Out of memory: Killed process`, of a program that serves sites.
+    ServerKilled,
+    /// The same of any other program.
+    Killed,
+    /// The kernel: `VFS: file-max limit … reached`.
+    FileMax,
+    /// `Too many open files`, of web servers.
     OpenFiles,
     /// nginx: `worker_connections are not enough`.
     Connections,
@@ -127,8 +133,8 @@ impl Kind {
             ),
             Self::LiteSpeedLimits => (
                 "logs.litespeed-limits",
-                "LiteSpeed closed connections over its limit for a client",
-                "time",
+                "LiteSpeed's limit for a client closed",
+                "connection",
                 &[520, 521],
                 "let LiteSpeed see visitors' own addresses (Use Client IP in Header: Trusted IP Only) and trust \
                  Cloudflare's ranges",
@@ -194,12 +200,38 @@ impl Kind {
                 "look at who closes connections without end, and let net.ipv4.tcp_max_orphans be larger",
                 Some("cat /proc/net/sockstat"),
             ),
+            Self::ServerKilled => (
+                "logs.out-of-memory",
+                "for want of memory the kernel killed a program that serves sites",
+                "time",
+                &[502, 520, 521],
+                "look at what takes the memory: allow fewer workers (pm.max_children of PHP-FPM, MaxRequestWorkers of \
+                 Apache), raise the limit of its unit or container if it has one, or add memory; and let systemd start \
+                 what was killed again (Restart=on-failure)",
+                Some("ps -eo rss,pid,comm --sort=-rss | head -n 15"),
+            ),
+            Self::Killed => (
+                "logs.out-of-memory",
+                "for want of memory the kernel killed a program, none that is known to serve sites,",
+                "time",
+                &[],
+                "look at what takes the memory",
+                Some("ps -eo rss,pid,comm --sort=-rss | head -n 15"),
+            ),
+            Self::FileMax => (
+                "logs.open-files",
+                "the whole machine ran out of open files",
+                "time",
+                &[520, 521, 522],
+                "look at which program holds so many, and let fs.file-max be larger",
+                Some("sysctl fs.file-nr fs.file-max"),
+            ),
             Self::OpenFiles => (
                 "logs.open-files",
                 "a server ran out of open files",
                 "time",
                 &[520, 521, 522],
-                "let it open more files: LimitNOFILE of its unit, worker_rlimit_nofile of nginx, fs.file-max of the system",
+                "let it open more files: LimitNOFILE of its unit, worker_rlimit_nofile of nginx",
                 None,
             ),
             Self::Connections => (
@@ -235,7 +267,15 @@ impl Kind {
     pub const fn has_address(self) -> bool {
         !matches!(
             self,
-            Self::SynFlood | Self::Conntrack | Self::Orphans | Self::OpenFiles | Self::Connections | Self::Workers
+            Self::SynFlood
+                | Self::Conntrack
+                | Self::Orphans
+                | Self::ServerKilled
+                | Self::Killed
+                | Self::FileMax
+                | Self::OpenFiles
+                | Self::Connections
+                | Self::Workers
         )
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasherDefault, Hasher},
     net::IpAddr,
     sync::Arc,
@@ -20,8 +20,6 @@ use super::{
 
 /// How many pairs of rule and address are told apart for a kind; the rest is counted all the same.
 const PAIRS: usize = 2000;
-/// How many addresses of visitors are told apart.
-const VISITORS: usize = 10_000;
 /// How many Ray IDs are kept for each.
 const RAYS: usize = 3;
 
@@ -37,8 +35,8 @@ pub(super) struct Count {
     pub rays: BTreeSet<String>,
 }
 
-/// Tells addresses apart that are Cloudflare's, which nobody chooses: so it may be quicker than what the standard library
-/// does against those who would fill one place.
+/// Tells addresses apart. It may be quicker than what the standard library does against those who would fill one place:
+/// Cloudflare's addresses nobody chooses, and of visitors no more than [`PAIRS`] are kept.
 #[derive(Default)]
 pub(super) struct Mix(u64);
 
@@ -74,21 +72,23 @@ pub(super) struct Tally {
     pub guarded: u64,
     /// Whether a line stands in a file that was named on the command line.
     pub given: bool,
-    /// Denials of others than Cloudflare.
-    pub visitors: u64,
-    pub visitor_addresses: HashSet<IpAddr>,
+    /// Whether there were more pairs of rule and address than are told apart.
+    pub more: bool,
 }
 
 /// Everything that was counted.
 pub(super) type Tallies = BTreeMap<Kind, Tally>;
 
 impl Tally {
-    /// Counts a line about Cloudflare, or about nobody.
+    /// Counts a line.
     pub fn add(&mut self, found: Symptom<'_>, line: &str, file: &Arc<str>, given: bool) {
         self.times += 1;
         self.guarded += u64::from(found.guarded);
         self.given |= given;
-        let Some(count) = self.count(&found, line, file) else { return };
+        let Some(count) = self.count(&found, line, file) else {
+            self.more = true;
+            return;
+        };
         count.times += 1;
         count.first = count.first.min(found.at);
         count.last = count.last.max(found.at);
@@ -130,14 +130,6 @@ impl Tally {
         Some(&mut rules[at].1)
     }
 
-    /// Counts a line about somebody who isn't Cloudflare.
-    pub fn add_visitor(&mut self, client: IpAddr) {
-        self.visitors += 1;
-        if self.visitor_addresses.len() < VISITORS {
-            self.visitor_addresses.insert(client);
-        }
-    }
-
     /// By rule and address, the most frequent first.
     pub fn by_count(&self) -> Vec<(&str, Option<IpAddr>, &Count)> {
         let mut counts: Vec<_> = self
@@ -149,7 +141,7 @@ impl Tally {
         counts
     }
 
-    /// How many addresses were told apart.
+    /// How many addresses were told apart; there may be others if there were [`Tally::more`].
     pub fn addresses(&self) -> usize {
         self.counts.keys().flatten().count()
     }

@@ -301,6 +301,16 @@ fn what_is_about_nobody_is_found() {
             "[Sun Nov 22 18:00:00.1 2026] [mpm_event:error] [pid 1:tid 2] (24)Too many open files: AH00045: x",
         ),
         (
+            "logs.out-of-memory",
+            "/var/log/kern.log",
+            "Nov 22 18:00:00 web kernel: [1.2] Out of memory: Killed process 1234 (php-fpm8.2) total-vm:1kB, anon-rss:2kB",
+        ),
+        (
+            "logs.out-of-memory",
+            "/var/log/messages",
+            "2026-11-22T18:00:00Z web kernel: Memory cgroup out of memory: Killed process 1234 (nginx) total-vm:1kB, anon-rss:2kB",
+        ),
+        (
             "logs.worker-connections",
             "/var/log/nginx/error.log",
             "2026/11/22 18:00:00 [alert] 1#1: *4 1024 worker_connections are not enough while connecting to upstream, client: 203.0.113.9",
@@ -371,8 +381,15 @@ fn visitors_who_are_turned_away_are_told_of_where_their_addresses_are_restored()
     assert_eq!(found(&host, &[]), []);
     let host = host.with("/etc/nginx/nginx.conf", "http {\n  real_ip_header CF-Connecting-IP;\n}\n");
     assert_eq!(found(&host, &[]), [("logs.visitors", Finds::Note)]);
-    let text = &judge(&seen(&host, &[]), &Present::default())[0].text;
-    assert!(text.starts_with("nginx denied 3 requests from 2 addresses outside"), "{text}");
+    let told = &judge(&seen(&host, &[]), &Present::default())[0];
+    assert!(told.text.starts_with("nginx denied 3 requests from 2 addresses outside"), "{}", told.text);
+    let shown: Vec<_> = told.evidence.iter().map(|e| (e.source.as_str(), e.shows.as_str())).collect();
+    assert_eq!(shown.len(), 3, "{shown:?}");
+    assert_eq!(shown[0].0, "/var/log/nginx/error.log");
+    let first = format!("{STRANGER}, deny of server a: 2 times, at 2026-11-22T18:00:00Z: 2026/11/22 18:00:00 [error] ");
+    assert!(shown[0].1.starts_with(&first), "{shown:?}");
+    assert!(shown[1].1.starts_with("198.51.100.7, deny of server a: once, "), "{shown:?}");
+    assert_eq!(shown[2], ("/etc/nginx/nginx.conf line 2", "real_ip_header"));
 }
 
 #[test]
@@ -513,7 +530,7 @@ fn what_doctor_asked_itself_is_left_out_and_what_others_of_this_host_asked_is_no
     let visitors = |host: &Host| {
         let seen = seen(host, &[]);
         assert!(!seen.tallies.contains_key(&Kind::Own));
-        seen.tallies.values().map(|t| t.visitors).sum::<u64>()
+        seen.visitors.values().map(|t| t.times).sum::<u64>()
     };
     let host = |errors: String, access: String| {
         let host = Host { files: masked.files.clone(), ..Host::default() };
@@ -549,6 +566,60 @@ fn addresses_beyond_all_count_are_counted_in_bounded_memory() {
     let seen = seen(&Host::default().with("/var/log/nginx/error.log", log), &[]);
     let tally = &seen.tallies[&Kind::NginxLimits];
     assert_eq!((tally.times, tally.by_count().len()), (5000, 2000));
+    // What isn't told apart isn't told as if it were.
+    let told = &judge(&seen, &Present::default())[0];
+    assert_eq!(told.text, "nginx limited 5000 requests from 2000 or more addresses of Cloudflare in the last 24 h");
+    assert_eq!(told.evidence.last().unwrap().shows, "and at least 1995 more like these");
+}
+
+#[test]
+fn the_words_say_who_did_what_to_whom() {
+    let told = |path: &str, line: &str| {
+        let findings = judge(&seen(&Host::default().with(path, line), &[]), &Present::default());
+        (findings[0].text.clone(), findings[0].verdict)
+    };
+    let litespeed = "2026-11-22 18:00:00.1 [NOTICE] [1] [173.245.48.29] Reached per client connection hard limit: 100, close connection!";
+    assert_eq!(
+        told("/usr/local/lsws/logs/error.log", litespeed).0,
+        "LiteSpeed's limit for a client closed 1 connection from 1 address of Cloudflare in the last 24 h"
+    );
+    let kernel = |message: &str| told("/var/log/kern.log", &format!("Nov 22 18:00:00 web kernel: {message}\n"));
+    assert_eq!(
+        kernel("VFS: file-max limit 100000 reached").0,
+        "the whole machine ran out of open files once in the last 24 h"
+    );
+    let killed =
+        |name: &str| kernel(&format!("Out of memory: Killed process 1234 ({name}) total-vm:1kB, anon-rss:2kB"));
+    assert_eq!(
+        killed("apache2"),
+        (
+            "for want of memory the kernel killed a program that serves sites once in the last 24 h".to_owned(),
+            Finds::Warning
+        )
+    );
+    // Nothing of the site's, for all that is known.
+    let (text, verdict) = killed("mysqld");
+    assert!(text.starts_with("for want of memory the kernel killed a program, none that is known"), "{text}");
+    assert_eq!(verdict, Finds::Note);
+}
+
+#[test]
+fn the_time_that_was_asked_about_is_told_as_it_was_asked() {
+    for (seconds, words) in [
+        (1, "1 s"),
+        (30, "30 s"),
+        (90, "90 s"),
+        (60, "1 min"),
+        (5400, "90 min"),
+        (3600, "1 h"),
+        (86_400, "24 h"),
+        (129_600, "36 h"),
+        (172_800, "2 days"),
+    ] {
+        let seen = Seen { since: SignedDuration::from_secs(seconds), ..Seen::default() };
+        let findings = judge(&seen, &Present::default());
+        assert!(findings[0].text.contains(&format!("of the last {words} ")), "{}", findings[0].text);
+    }
 }
 
 proptest! {
