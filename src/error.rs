@@ -149,6 +149,8 @@ kinds! {
     FileRefused = "file-refused", Exit::Backend;
     /// Something else changed the machine between the look and the change.
     RaceLost = "race-lost", Exit::Backend;
+    /// It is live, and could not be stored for the next boot: no room, or a read-only file system.
+    NotStored = "not-stored", Exit::Backend;
     /// What would be stored does not load, or not to the live state.
     LoadTest = "load-test", Exit::Backend;
     /// A configuration of the tool itself is in the way.
@@ -170,12 +172,14 @@ pub struct Error {
     pub message: String,
     /// What to do next, where there is something to be done.
     pub hint: Option<String>,
+    /// Whether a file system took nothing: full, over its quota, or read-only.
+    pub(crate) takes_nothing: bool,
 }
 
 impl Error {
     /// An error without a hint.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: message.into(), hint: None, takes_nothing: false }
     }
 
     /// The same error with advice.
@@ -187,15 +191,17 @@ impl Error {
 
     /// An error about a path, with the operating system's reason.
     pub fn io(kind: ErrorKind, doing: &str, path: &std::path::Path, err: &std::io::Error) -> Self {
-        let e = Self::new(kind, format!("cannot {doing} {}: {}", path.display(), io_reason(err)));
+        use std::io::ErrorKind as K;
+        let mut e = Self::new(kind, format!("cannot {doing} {}: {}", path.display(), io_reason(err)));
+        e.takes_nothing = matches!(err.kind(), K::StorageFull | K::QuotaExceeded | K::ReadOnlyFilesystem);
         match err.kind() {
-            std::io::ErrorKind::PermissionDenied if rustix::process::geteuid().is_root() => e.hint(
+            K::PermissionDenied if rustix::process::geteuid().is_root() => e.hint(
                 "root has not every right here: in a systemd unit it lacks CAP_DAC_OVERRIDE. Let root use it, or give the \
                  unit that capability in a drop-in",
             ),
-            std::io::ErrorKind::PermissionDenied => e.hint("run edgeallow as root"),
-            std::io::ErrorKind::StorageFull => e.hint("free some space on that file system and run edgeallow again"),
-            std::io::ErrorKind::ReadOnlyFilesystem => e.hint(
+            K::PermissionDenied => e.hint("run edgeallow as root"),
+            K::StorageFull | K::QuotaExceeded => e.hint("free some space on that file system and run edgeallow again"),
+            K::ReadOnlyFilesystem => e.hint(
                 "in a systemd unit that is most often ProtectSystem=strict: name the folder in a drop-in with \
                      ReadWritePaths=; else remount that file system read-write",
             ),
@@ -234,6 +240,18 @@ mod tests {
         assert_eq!(io_reason(&cut), "peer closed connection without sending TLS close_notify");
         assert_eq!(io_reason(&std::io::Error::from_raw_os_error(13)), "Permission denied");
         assert_eq!(io_reason(&std::io::Error::other("odd")), "odd");
+    }
+
+    #[test]
+    fn a_file_system_that_takes_nothing_is_told_from_other_faults() {
+        use rustix::io::Errno;
+        let of = |errno: Errno| Error::io(ErrorKind::Io, "write", std::path::Path::new("/f"), &errno.into());
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS] {
+            assert!(of(errno).takes_nothing && of(errno).hint.is_some(), "{errno:?}");
+        }
+        for errno in [Errno::ACCESS, Errno::NOENT, Errno::IO, Errno::FBIG] {
+            assert!(!of(errno).takes_nothing, "{errno:?}");
+        }
     }
 
     #[test]

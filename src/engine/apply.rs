@@ -8,7 +8,7 @@ use crate::{
     backends::{AnyBackend, AnySeen, Context, Goal, Verified, Warning},
     error::{Error, ErrorKind, Result},
     host::{Act, Look},
-    plan::{Check, Plan, Step},
+    plan::{Change, Check, Plan, Step},
 };
 
 /// How often a lost race is run again from the look.
@@ -44,6 +44,8 @@ pub struct Outcome {
     pub pending: Option<String>,
     /// Whether what should be stored for the next boot could not be: the warnings say why.
     pub not_stored: bool,
+    /// Why the run fails though what is live is as it should be: the file system took nothing of what is stored.
+    pub live_only: Option<Error>,
 }
 
 impl Outcome {
@@ -55,6 +57,7 @@ impl Outcome {
             verified: Verified::Full,
             pending: None,
             not_stored: false,
+            live_only: None,
         }
     }
 
@@ -62,7 +65,7 @@ impl Outcome {
         let (warnings, verified) = (seen.warnings(goal), seen.verified());
         // Where nothing of ours is, nothing waits for the tool's start either.
         let pending = seen.pending().filter(|_| !seen.bare());
-        Self { end, plan, warnings, verified, pending, not_stored: false }
+        Self { end, plan, warnings, verified, pending, not_stored: false, live_only: None }
     }
 }
 
@@ -110,6 +113,8 @@ enum Failure {
     Rehearsal(Error),
     /// The backend forbids it, having looked more closely; nothing was changed yet.
     Forbidden(Error),
+    /// The file system took nothing of the change with this index.
+    TakesNothing(Error, usize),
     /// Anything else.
     Step(Error),
 }
@@ -117,7 +122,7 @@ enum Failure {
 impl Failure {
     fn into_error(self) -> Error {
         match self {
-            Self::Rehearsal(e) | Self::Forbidden(e) | Self::Step(e) => e,
+            Self::Rehearsal(e) | Self::Forbidden(e) | Self::TakesNothing(e, _) | Self::Step(e) => e,
         }
     }
 }
@@ -139,6 +144,23 @@ fn not_stored(e: &Error) -> Warning {
         "not-stored",
         format!("what is stored for the next boot was left as it is, because its rehearsal failed: {e}{hint}"),
     )
+}
+
+/// What is left as it is isn't looked at, so a backend may take it for what can't be stored on this machine at all.
+pub fn drop_not_persisted(outcome: &mut Outcome) {
+    outcome.warnings.retain(|w| w.id != "not-persisted");
+}
+
+/// What is said where only the storing failed.
+fn live_only(e: &Error) -> Error {
+    let what = format!("what lets Cloudflare in is live but not stored, so a reboot loses it: {e}");
+    let hint = e.hint.as_ref().map_or_else(String::new, |h| format!("{h}; "));
+    Error::new(ErrorKind::NotStored, what).hint(format!("{hint}`edgeallow sync` stores it as soon as that is possible"))
+}
+
+/// Whether a change is one of files: with what is stored left as it is, of those that the tool is loaded from.
+fn of_files(change: &Change) -> bool {
+    !matches!(change.step, Step::Nft(_) | Step::Run(_))
 }
 
 impl Job<'_> {
@@ -186,16 +208,25 @@ impl Job<'_> {
         let mut warnings = Vec::new();
         let (mut seen, mut plan) = (first, planned.clone());
         let (mut attempt, mut cx) = (1, self.cx.clone());
+        // Why nothing could be stored, and what was made live before that was found out.
+        let mut not_taken: Option<(Error, Vec<Change>)> = None;
         let error = loop {
             tracing::info!(backend = self.backend.meta().name, changes = plan.changes.len(), attempt, "applying");
             let ran = self.run(&plan, Some((&*seen, goal, &cx)), &mut warnings);
             match ran.and_then(|()| self.confirm(&cx, goal).map_err(Failure::Step)) {
                 Ok(seen) => {
+                    if let Some((_, done)) = &mut not_taken {
+                        plan.changes.splice(..0, done.drain(..));
+                    }
                     // What was done is the plan that ran, not the one that was first made.
                     let end = if plan.is_empty() { End::InSync } else { End::Applied };
                     let mut outcome = Outcome::after(&*seen, goal, end, plan);
                     outcome.not_stored = cx.leave_stored && !self.cx.leave_stored;
                     outcome.warnings.extend(warnings);
+                    outcome.live_only = not_taken.as_ref().map(|(e, _)| live_only(e));
+                    if outcome.live_only.is_some() {
+                        drop_not_persisted(&mut outcome);
+                    }
                     return outcome;
                 }
                 // What is live must not wait for what can't be stored.
@@ -203,12 +234,23 @@ impl Job<'_> {
                     warnings.push(not_stored(&e));
                     cx.leave_stored = true;
                 }
+                // Neither must it go for want of room. To take out what opens is done wholly or not at all.
+                Err(Failure::TakesNothing(e, n)) if !cx.leave_stored && matches!(goal, Goal::Hold(_)) => {
+                    let without = Context { leave_stored: true, ..cx.clone() };
+                    match look_and_plan(self.backend, &without, goal) {
+                        Ok((_, live)) if !live.changes.iter().any(of_files) => {}
+                        _ => break e,
+                    }
+                    self.activate_stored(&plan);
+                    let done = plan.changes.iter().take(n).filter(|c| !of_files(c)).cloned();
+                    (cx.leave_stored, not_taken) = (true, Some((e, done.collect())));
+                }
                 // At the first attempt there is nothing to undo, and what was seen may differ from what an undoing
                 // would lead to.
                 Err(Failure::Forbidden(e)) if attempt == 1 => {
                     return Outcome::after(&*seen, goal, End::Failed(e), planned);
                 }
-                Err(Failure::Rehearsal(e) | Failure::Forbidden(e)) => break e,
+                Err(Failure::Rehearsal(e) | Failure::Forbidden(e) | Failure::TakesNothing(e, _)) => break e,
                 // A big set isn't what it was presumed to be, although it has the right number of elements: without
                 // the presumption it is filled anew.
                 Err(Failure::Step(e)) if cx.applied.is_some() && self.large() && refused(&e) => {
@@ -227,6 +269,13 @@ impl Job<'_> {
             }
         };
         self.undo(&*before, error, planned)
+    }
+
+    /// What was stored before the file system took nothing more is read as far as it goes.
+    fn activate_stored(&self, plan: &Plan) {
+        for e in plan.activate.iter().filter_map(|step| self.step(step).err()) {
+            tracing::warn!("{e}");
+        }
     }
 
     /// The second look: confirmed means that there is nothing left to plan.
@@ -318,9 +367,12 @@ impl Job<'_> {
             seen.before(&self.cx, plan).map_err(Failure::Forbidden)?;
         }
         fault::boundary()?;
-        for change in &plan.changes {
+        for (n, change) in plan.changes.iter().enumerate() {
             tracing::debug!(why = change.why, "{}", change.step);
-            self.step(&change.step)?;
+            self.step(&change.step).map_err(|e| match e.takes_nothing {
+                true => Failure::TakesNothing(e, n),
+                false => Failure::Step(e),
+            })?;
             fault::boundary()?;
         }
         for (what, run) in good {

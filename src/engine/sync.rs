@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     acquire::{Acquired, acquire},
-    apply::{End, Job, Outcome, preview},
+    apply::{End, Job, Outcome, drop_not_persisted, preview},
     lock,
     marks::Marks,
     select::{Asked, Selection, known, select},
@@ -171,16 +171,14 @@ impl Session<'_> {
         report.list = Some(difference(&settled, &held));
         warn_of_waiting(&settled, report);
         let want = wanted.insert(self.desired(&settled.hold)).clone();
-        // The lists are stored first: a state folder that is full or read-only ends the run before anything is changed.
+        // The lists are stored first: with a state folder that is full or read-only nothing new is opened.
         let digests = if options.dry_run {
             None
         } else {
-            // Most often the three are one list, which is written out and digested once.
-            let list = self.store.put_list(&got.list)?;
-            let held = if settled.hold == got.list { list.clone() } else { self.store.put_list(&settled.hold)? };
-            let all =
-                if *want.prefixes == settled.hold { held.clone() } else { self.store.put_list(&want.prefixes)? };
-            Some(Digests { list, held, all })
+            match self.put_lists(&got.list, &settled.hold, &want.prefixes) {
+                Ok(digests) => Some(digests),
+                Err(e) => return Err(self.keep_to_the_old(e, &state, chosen, options, report)),
+            }
         };
         let done = self.run_backends(&chosen, &state, &want, options, report);
         let Some(digests) = digests else { return Ok(()) };
@@ -195,6 +193,46 @@ impl Session<'_> {
             self.check_reach(&want, options, report);
         }
         remembered
+    }
+
+    /// Most often the three are one list, which is written out and digested once.
+    fn put_lists(&self, list: &Prefixes, hold: &Prefixes, want: &Prefixes) -> Result<Digests> {
+        let digest = self.store.put_list(list)?;
+        let held = if hold == list { digest.clone() } else { self.store.put_list(hold)? };
+        let all = if want == hold { held.clone() } else { self.store.put_list(want)? };
+        Ok(Digests { list: digest, held, all })
+    }
+
+    /// Where a new list can't be stored for want of room: what is applied by the old one is put back if it is gone.
+    fn keep_to_the_old(
+        &self,
+        e: Error,
+        state: &State,
+        mut chosen: Selection<'_>,
+        options: &Options,
+        report: &mut Report,
+    ) -> Error {
+        let applied = |name: &str| state.backends.get(name);
+        chosen.chosen.retain(|(backend, _)| applied(backend.meta().name).is_some());
+        chosen.dropped.clear();
+        let names: Vec<&str> = chosen.chosen.iter().map(|(backend, _)| backend.meta().name).collect();
+        let Some((first, old)) = names.first().and_then(|name| Some((*name, applied(name)?))) else { return e };
+        // One that is behind the others is not brought to something else now.
+        let alike = |a: &Applied| (&a.digest, &a.ports, &a.protocols) == (&old.digest, &old.ports, &old.protocols);
+        let Some(prefixes) = applied_prefixes(&self.store, state, first)
+            .filter(|_| e.takes_nothing && names.iter().all(|name| applied(name).is_some_and(alike)))
+        else {
+            return e;
+        };
+        let (ports, protocols) = (old.ports.iter().copied().collect(), old.protocols.iter().copied().collect());
+        let want = Desired { prefixes, ports, protocols };
+        report.list = None;
+        self.run_backends(&chosen, state, &want, options, report);
+        if self.config.verify || options.require_reach {
+            self.check_reach(&want, options, report);
+        }
+        let message = format!("{}; so it goes by the list that was applied before", e.message);
+        Error { message, ..e }
     }
 
     /// Takes out all that is ours: of the named backends, or of every one.
@@ -444,6 +482,7 @@ impl Session<'_> {
             let mut outcome = preview(backend, &cx, goal);
             if again {
                 let what = format!("what {name} should load at the next boot could not be stored; a sync says why");
+                drop_not_persisted(&mut outcome);
                 outcome.warnings.push(Warning::new("not-stored", what));
             }
             return outcome;

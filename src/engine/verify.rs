@@ -24,7 +24,9 @@ use crate::{
     host::{Address, Link},
     plan::Desired,
     reach::{Facts, Judged, Judgement, Picture, Place, Probe, owner, sources as numbers, walk},
-    report::{BackendState, CulpritReport, ReachReport, ReachVerdict, Report, TraceReport, human::in_a_line},
+    report::{
+        BackendReport, BackendState, CulpritReport, ReachReport, ReachVerdict, Report, TraceReport, human::in_a_line,
+    },
 };
 
 /// The warnings of a sync about what it doesn't change: whether Cloudflare gets through.
@@ -112,7 +114,15 @@ impl Session<'_> {
     pub(super) fn check_reach(&self, want: &Desired, options: &Options, report: &mut Report) {
         (self.progress)("checking that Cloudflare gets through");
         let done = |state| matches!(state, BackendState::InSync | BackendState::Applied);
-        let synced: BTreeSet<&str> = report.backends.iter().filter(|b| done(b.state)).map(|b| b.name).collect();
+        // What failed a moment ago would fail again.
+        let of = |b: &&BackendReport| done(b.state) || b.error.is_some();
+        let synced: BTreeSet<&str> = report.backends.iter().filter(of).map(|b| b.name).collect();
+        let failed = report.backends.iter().filter(|b| b.error.is_some() && !done(b.state)).map(|b| b.name);
+        let failed = failed.collect::<Vec<_>>().join(" and ");
+        let why = match failed.as_str() {
+            "" => "something that isn't edgeallow's stands in the way".to_owned(),
+            names => format!("what would let it in could not be done in {names}, whose error says why"),
+        };
         let warning = match self.reach(want, &Ask::default(), &synced) {
             Ok(reach) => {
                 let warning = match reach.verdict {
@@ -129,7 +139,7 @@ impl Session<'_> {
                     ReachVerdict::Refused => Some(Warning::new(
                         REFUSED,
                         format!(
-                            "CLOUDFLARE IS STILL REFUSED by {}: something that isn't edgeallow's stands in the way: {}",
+                            "CLOUDFLARE IS STILL REFUSED by {}: {why}: {}",
                             names(&reach, ReachVerdict::Refused),
                             worst(&reach, ReachVerdict::Refused)
                         ),

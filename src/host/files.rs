@@ -17,6 +17,9 @@ use crate::{
     plan::{Owner, Remove, Write},
 };
 
+/// What the names of files begin with that are not yet in their place.
+pub(super) const UNFINISHED: &str = ".edgeallow-";
+
 /// The largest file that is ever read whole: a rules file of a million prefixes has 40 MB.
 const LARGEST: u64 = 256 << 20;
 
@@ -196,7 +199,7 @@ fn refused(path: &Path, why: &str) -> Error {
 /// Temporary file in the same folder, attributes of the old one, fsync, rename, fsync of the folder.
 fn replace(path: &Path, content: &[u8], mode: u32, old: Option<&FileSeen>) -> io::Result<()> {
     let folder = folder_of(path);
-    let mut temp = tempfile::Builder::new().prefix(".edgeallow-").tempfile_in(folder)?;
+    let mut temp = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     temp.write_all(content)?;
     if let Some(old) = old {
         // Owner before mode: chown clears set-id bits.

@@ -43,7 +43,8 @@ impl Names {
 
     fn holds(&self, name: &OsStr) -> bool {
         match self {
-            Self::All => true,
+            // Half a file of ours is none yet, and on a full disk it never becomes one.
+            Self::All => !name.as_bytes().starts_with(super::files::UNFINISHED.as_bytes()),
             Self::These(names) => name.to_str().is_some_and(|n| names.contains(n)),
         }
     }
@@ -215,6 +216,13 @@ mod tests {
         assert!(watcher.drain().unwrap(), "a rename is a change");
         fs::remove_file(dir.path().join("rules")).unwrap();
         assert!(watcher.drain().unwrap(), "so is going");
+        // A file that could not be written to its end was never there.
+        assert!(watcher.follow(&Places::from([(dir.path().to_owned(), Names::All)])).is_empty());
+        fs::write(dir.path().join(".edgeallow-Xy12"), "x").unwrap();
+        fs::remove_file(dir.path().join(".edgeallow-Xy12")).unwrap();
+        assert!(!watcher.drain().unwrap());
+        fs::write(dir.path().join("any"), "x").unwrap();
+        assert!(watcher.drain().unwrap());
     }
 
     #[test]

@@ -257,7 +257,10 @@ fn verdict(report: &Report) -> String {
     let failed = report
         .backends
         .iter()
-        .filter(|b| matches!(b.state, BackendState::Failed | BackendState::Undone | BackendState::Unusable))
+        .filter(|b| {
+            // What is live and not stored has an error, whatever its state.
+            b.error.is_some() || matches!(b.state, BackendState::Failed | BackendState::Undone | BackendState::Unusable)
+        })
         .count();
     let changes: usize = report.backends.iter().filter(|b| b.changed).map(|b| b.changes.len()).sum();
     let mut text = match (report.changed, report.dry_run) {

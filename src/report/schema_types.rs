@@ -297,6 +297,10 @@ impl BackendReport {
             End::Undone(e) => (BackendState::Undone, false, Some(e), worst_backend(e)),
             End::Failed(e) => (BackendState::Failed, false, Some(e), worst_backend(e)),
         };
+        let (error, exit) = match outcome.live_only.as_ref().filter(|_| error.is_none()) {
+            Some(e) => (Some(e), worst_backend(e)),
+            None => (error, exit),
+        };
         let report = Self {
             name,
             state,

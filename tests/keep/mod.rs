@@ -333,6 +333,28 @@ fn what_it_healed_counts_though_it_cannot_be_remembered() {
 }
 
 #[test]
+fn what_can_not_be_stored_stays_live_and_nothing_else_is_blamed() {
+    let lab = host(&nftables::WITH_INCLUDE);
+    lab.run(["mount", "-t", "tmpfs", "-o", "size=4k,mode=755", "tmpfs", "/etc/edgeallow/nftables"]);
+    lab.run(["sh", "-c", "head -c 8192 /dev/zero >/etc/edgeallow/nftables/filler 2>/dev/null || true"]);
+    let keeper = Keeper::begin(&lab, &[], &[]);
+    keeper.wait_for("live but not stored, so a reboot loses it: cannot write", 1);
+    lab.run(["nft", "flush", "chain", "inet", "filter", "input"]);
+    keeper.wait_for("healed nftables", 1);
+    assert_eq!(lab.connect(EDGE4, 443), Reach::Accepted);
+    let (rules, looks) = (lab.rules(), keeper.said("applying"));
+    // Asked again it tries again to store it.
+    keeper.signal(Signal::HUP);
+    keeper.wait_for("asked to look again", 1);
+    keeper.wait_for("applying", looks + 1);
+    keeper.end();
+    let log = lab.read_file("/run/keep.log");
+    assert_eq!(log.lines().filter(|l| l.contains("healed nftables")).count(), 1, "{log}");
+    assert!(!log.contains("STILL REFUSED"), "{log}");
+    assert!(lab.rules() == rules, "{log}");
+}
+
+#[test]
 fn the_service_manager_is_told() {
     let lab = host(&nftables::WITH_INCLUDE);
     let socket = lab.inside(|| UnixDatagram::bind("/run/notify").expect("a socket"));
