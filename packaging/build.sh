@@ -57,7 +57,7 @@ units() {
     done
 }
 
-# common ROOT PREFIX ZSH: man pages, completions and documents, below ROOT
+# common ROOT PREFIX ZSH CHANGES: man pages, completions and documents, below ROOT
 common() {
     share=$1$2/share
     mkdir -p "$share/man/man8" "$share/bash-completion/completions" "$share/$3" "$share/fish/vendor_completions.d" \
@@ -71,9 +71,10 @@ common() {
     "$binary" completions bash >"$share/bash-completion/completions/edgeallow"
     "$binary" completions zsh >"$share/$3/_edgeallow"
     "$binary" completions fish >"$share/fish/vendor_completions.d/edgeallow.fish"
+    # Side by side as here, so that the pages' links lead somewhere.
     cp README.md "$share/doc/edgeallow/"
-    cp -R docs/. "$share/doc/edgeallow/"
-    # Links to what lies elsewhere here would lead nowhere there.
+    cp -R docs "$share/doc/edgeallow/"
+    # Links of the file system to what lies elsewhere here would lead nowhere there.
     cp -RL examples/. "$share/doc/edgeallow/examples/"
     # The crontab is an example: beside an enabled timer it would run everything twice.
     for file in cron/*; do
@@ -82,6 +83,9 @@ common() {
         *) cp -RL "$file" "$share/doc/edgeallow/examples/" ;;
         esac
     done
+    # What isn't there by that name is linked to as it is there, or not at all.
+    find "$share/doc/edgeallow/README.md" "$share/doc/edgeallow/docs" -name '*.md' -exec sed -i -e 's|](\([./]*\)cron/|](\1examples/|g' \
+        -e 's|\[\([^]]*\)\]([./]*CONTRIBUTING\.md)|\1|g' -e "s|](\([./]*\)CHANGELOG\.md)|](\1$4)|g" {} +
     gzip -9nc "$stage/edgeallow.cdx.json" >"$share/doc/edgeallow/edgeallow.cdx.json.gz"
     gzip -9nc "$stage/third-party-licences" >"$share/doc/edgeallow/third-party-licences.gz"
 }
@@ -113,7 +117,7 @@ licences >"$stage/third-party-licences"
 # ── .deb
 deb=$stage/deb
 mkdir -p "$deb/etc/edgeallow" "$deb/usr/lib/systemd/system" "$deb/usr/share/lintian/overrides"
-common "$deb" /usr zsh/vendor-completions
+common "$deb" /usr zsh/vendor-completions changelog.gz
 units /usr "$deb/usr/lib/systemd/system"
 packaging/config.sh >"$deb/etc/edgeallow/config.toml"
 gzip -9nc CHANGELOG.md >"$deb/usr/share/doc/edgeallow/changelog.gz"
@@ -135,7 +139,7 @@ rm "$stage/deb-scripts/changelog" "$stage/deb-scripts/copyright" "$stage/deb-scr
 # ── .rpm
 rpm=$stage/rpm
 mkdir -p "$rpm/etc/edgeallow" "$rpm/usr/lib/systemd/system" "$rpm/usr/share/licenses/edgeallow"
-common "$rpm" /usr zsh/site-functions
+common "$rpm" /usr zsh/site-functions CHANGELOG.md
 units /usr "$rpm/usr/lib/systemd/system"
 packaging/config.sh >"$rpm/etc/edgeallow/config.toml"
 cp CHANGELOG.md "$rpm/usr/share/doc/edgeallow/"
@@ -145,14 +149,20 @@ scripts packaging/rpm "$stage/rpm-scripts"
 # ── Tarball: laid out as below /usr/local.
 tree=edgeallow-$version-$machine-linux
 mkdir -p "$stage/$tree/bin" "$stage/$tree/lib/systemd/system" "$stage/$tree/etc/edgeallow"
-common "$stage/$tree" '' zsh/site-functions
+common "$stage/$tree" '' zsh/site-functions CHANGELOG.md
 install -m755 "$stage/edgeallow-static" "$stage/$tree/bin/edgeallow"
 units /usr/local "$stage/$tree/lib/systemd/system"
 packaging/config.sh >"$stage/$tree/etc/edgeallow/config.toml"
 cp README.md LICENSE CHANGELOG.md "$stage/$tree/"
+cp CHANGELOG.md "$stage/$tree/share/doc/edgeallow/"
 cp packaging/INSTALL.md "$stage/$tree/INSTALL.md"
 
 # ── Pack.
+# What is to be run lies apart, because a mode is said for whole folders.
+for root in "$deb" "$rpm"; do
+    mkdir "$root-executable"
+    (cd "$root" && find . -name '*.sh' -exec cp --parents {} "$root-executable" \; -exec rm {} +)
+done
 find "$stage" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 cargo deb --quiet --no-build --no-strip --locked --output "$out"
 cargo generate-rpm --target-dir "$target" --auto-req builtin --output "$out"

@@ -62,6 +62,15 @@ files() {
         -prune -o -print | grep -vE '^/(var/lib/apache2/conf/(en|dis)abled_by_admin|var/lib/systemd/deb-systemd-helper-[a-z]*)$' |
         sort
 }
+# dead_links FOLDER: what pages in it link to and isn't there
+dead_links() {
+    find "$1" -name '*.md' | while read -r page; do
+        grep -oE '\]\([^) ]+\)' "$page" | sed -e 's/^](//' -e 's/)$//' -e '/:/d' -e 's/#.*//' -e '/^$/d' |
+            while read -r link; do
+                [ -e "${page%/*}/$link" ] || echo "${page#"$1/"}: $link"
+            done
+    done
+}
 # before and after: nothing of edgeallow's is left of files and rules
 as_before() {
     files >/mnt/files-after
@@ -129,10 +138,14 @@ for layout in "deb /usr zsh/vendor-completions" "rpm /usr zsh/site-functions" "t
     [ -n "$zsh" ] || { prefix='' zsh=$2; }
     for file in man/man8/edgeallow.8.gz bash-completion/completions/edgeallow "$zsh/_edgeallow" \
         fish/vendor_completions.d/edgeallow.fish doc/edgeallow/third-party-licences.gz \
-        doc/edgeallow/edgeallow.cdx.json.gz doc/edgeallow/packaging.md doc/edgeallow/examples/config.toml; do
+        doc/edgeallow/edgeallow.cdx.json.gz doc/edgeallow/docs/packaging.md doc/edgeallow/examples/config.toml; do
         check "$1 has it" test -s "$root$prefix/share/$file"
     done
     for command in $commands; do
+    check "$1's hook can be run as it is" \
+        test "$(stat -c %a "$root$prefix/share/doc/edgeallow/examples/hooks/mail.sh")" = 755
+    dead=$(dead_links "$root$prefix/share/doc/edgeallow")
+    [ -z "$dead" ] || fail "$1's pages have links that lead nowhere: $dead"
         check "$1 has its page" sh -c "gzip -dc '$root$prefix/share/man/man8/edgeallow-$command.8.gz' |
             grep -q '^.TH edgeallow-$command 8'"
     done
