@@ -77,6 +77,7 @@ as_before() {
     check "$1: files" diff /mnt/files-before /mnt/files-after
     nft -s list ruleset >/mnt/rules-after
     check "$1: rules" diff /mnt/rules-before /mnt/rules-after
+    check "$1: the mark" test ! -e /run/edgeallow.leaving
     reach refused "$1"
 }
 
@@ -141,11 +142,11 @@ for layout in "deb /usr zsh/vendor-completions" "rpm /usr zsh/site-functions" "t
         doc/edgeallow/edgeallow.cdx.json.gz doc/edgeallow/docs/packaging.md doc/edgeallow/examples/config.toml; do
         check "$1 has it" test -s "$root$prefix/share/$file"
     done
-    for command in $commands; do
     check "$1's hook can be run as it is" \
         test "$(stat -c %a "$root$prefix/share/doc/edgeallow/examples/hooks/mail.sh")" = 755
     dead=$(dead_links "$root$prefix/share/doc/edgeallow")
     [ -z "$dead" ] || fail "$1's pages have links that lead nowhere: $dead"
+    for command in $commands; do
         check "$1 has its page" sh -c "gzip -dc '$root$prefix/share/man/man8/edgeallow-$command.8.gz' |
             grep -q '^.TH edgeallow-$command 8'"
     done
@@ -209,6 +210,7 @@ check_not 'removal' dpkg -r edgeallow
 cp /mnt/said /mnt/hint
 check 'the hint' grep -q 'mend what is named above' /mnt/hint
 check 'the package stays' installed installed
+check 'the mark does not' test ! -e /run/edgeallow.leaving
 reach accepted 'after the failed removal'
 cp /mnt/edited /etc/edgeallow/config.toml
 
@@ -221,6 +223,17 @@ reach refused 'after the removal'
 check 'the edited configuration outlives a removal' cmp /mnt/edited /etc/edgeallow/config.toml
 check 'purge' dpkg -P edgeallow
 as_before 'purge'
+
+say '.deb: a run that begins after the rules are out, and before the program is'
+cp -R /mnt/deb /mnt/eager
+echo 'edgeallow sync --list /mnt/list --metrics /var/lib/edgeallow.prom >/dev/null 2>/mnt/eager.said || echo $? >/mnt/eager.exit' \
+    >>/mnt/eager/DEBIAN/prerm
+check 'a package' dpkg-deb --root-owner-group --build /mnt/eager /mnt/eager.deb
+check 'install' dpkg -i /mnt/eager.deb
+check 'purge' dpkg -P edgeallow
+check 'the run says why it does nothing' grep -q 'is being removed' /mnt/eager.said
+check 'it gives up for now' grep -qx 75 /mnt/eager.exit
+as_before 'purge beside a run'
 
 say '.deb: the same beside systemd, of which a stand-in notes what it is told and whether the rules are in by then'
 mkdir -p /run/systemd/system
@@ -277,6 +290,7 @@ reach accepted 'the rpm, after the upgrade'
 echo 'ports = [0]' >/etc/edgeallow/config.toml
 check_not 'erase, where the rules cannot be taken out' rpm_ -e edgeallow
 check 'the package stays' rpm --dbpath /mnt/rpmdb -q edgeallow
+check 'the mark does not' test ! -e /run/edgeallow.leaving
 reach accepted 'the rpm, after the failed erase'
 cp /mnt/edited /etc/edgeallow/config.toml
 check 'erase' rpm_ -e edgeallow

@@ -7,6 +7,8 @@ if [ -d /run/systemd/system ]; then
     fi
 fi
 if [ "$1" = 0 ]; then
+    # There is no program any more that would heed it.
+    rm -f /run/edgeallow.leaving
     # What is left of it after the rules are out: lists and the record of what was done with them.
     rm -rf /var/lib/edgeallow /var/lib/private/edgeallow-fetch /var/lib/edgeallow-fetch
     # Folders that no package owns: they stay otherwise.

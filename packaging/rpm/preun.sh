@@ -1,8 +1,12 @@
 # shellcheck shell=sh disable=SC2086  # lists of words
 units='@UNITS@'
 running='@RUNNING@'
+# While this is there nothing is applied, so that no cron job that starts or has been waiting puts back what is taken out.
+# postun takes it away, or post where the package stays.
+leaving=/run/edgeallow.leaving
 # $1 is the number of versions that stay: 0 is a removal, 1 an upgrade, which leaves the rules alone.
 if [ "$1" = 0 ]; then
+    touch "$leaving" 2>/dev/null || :
     active=
     if [ -d /run/systemd/system ]; then
         for unit in $running; do
@@ -11,8 +15,12 @@ if [ "$1" = 0 ]; then
         # First of all, or they would put back what is taken out.
         systemctl --no-reload stop $units >/dev/null 2>&1 || :
     fi
-    if ! /usr/bin/edgeallow remove --lock-timeout 60; then
-        if [ -e /var/lib/edgeallow/state.json ]; then
+    status=0
+    /usr/bin/edgeallow remove --lock-timeout 60 || status=$?
+    if [ "$status" != 0 ]; then
+        # 75: another edgeallow is still at work, and it may be the first one.
+        if [ -e /var/lib/edgeallow/state.json ] || [ "$status" = 75 ]; then
+            rm -f "$leaving"
             [ -z "$active" ] || systemctl start $active >/dev/null 2>&1 || :
             echo 'edgeallow: what it put into the firewalls could not all be taken out, so the package stays.' >&2
             echo 'edgeallow: mend what is named above and remove the package again. To leave the rules behind on' >&2

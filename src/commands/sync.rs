@@ -7,12 +7,11 @@ use super::{
     applied::{self, Applied, Notes},
 };
 use crate::{
-    backends::Warning,
     cli,
     engine::{
         fetched,
         state::Store,
-        sync::{NOTHING_APPLIED, Options, Session},
+        sync::{Options, Session, removed},
     },
     error::{ErrorKind, Exit, Result},
     host::executable_is_gone,
@@ -107,9 +106,9 @@ impl Waited {
     pub(super) fn in_vain(&self, args: &cli::Sync) -> Option<Report> {
         self.is_removed.then(|| {
             let mut report = Report::blank("sync", args.dry_run);
-            let what = "edgeallow was removed from this machine while this run waited, so nothing was done";
-            tracing::debug!("{what}");
-            report.warnings.push(Warning::new(NOTHING_APPLIED, what));
+            let warning = removed();
+            tracing::debug!("{}", warning.message);
+            report.warnings.push(warning);
             report
         })
     }

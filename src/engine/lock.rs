@@ -11,10 +11,24 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use super::state::make_folder;
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    host::executable_is_gone,
+};
 
 /// The lock file. It stays; only the lock on it comes and goes.
 pub const PATH: &str = "/run/edgeallow.lock";
+
+/// Made by a package before it takes the rules out, so that no run puts them back while the program is still there. Taken
+/// away with the program, or when the package stays; a boot takes it away in any case.
+pub const LEAVING: &str = "/run/edgeallow.leaving";
+
+/// Whether a package is taking edgeallow off this machine, or the program that runs here is gone already. It holds for as
+/// long as the lock is held, because whoever takes edgeallow off takes the lock in between, to take the rules out.
+#[must_use]
+pub fn is_leaving() -> bool {
+    Path::new(LEAVING).exists() || executable_is_gone()
+}
 
 /// Held until dropped, or until the process ends in whatever way.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::{
     backends::{AnyBackend, Context, Goal, Warning},
     config::Config,
     error::{Error, ErrorKind, Exit, Result},
-    host::Act,
+    host::{Act, executable_is_gone},
     plan::Desired,
     report::{BackendReport, BackendState, ListReport, Report},
 };
@@ -120,6 +120,9 @@ impl Session<'_> {
             self.knows_configured()?;
         }
         let _lock = self.lock(options.dry_run)?;
+        if !options.dry_run && lock::is_leaving() {
+            return nobody_would_own_it(report);
+        }
         if options.by_copy.is_some() && options.by_copy != self.store.configuration() {
             let what = "another edgeallow has applied another configuration meanwhile";
             return Err(Error::new(ErrorKind::RaceLost, what).hint("run `edgeallow sync --restore` again"));
@@ -570,6 +573,24 @@ impl Session<'_> {
             report.warnings.push(Warning::new("config-not-kept", what));
         }
     }
+}
+
+/// Instead of a run, where edgeallow is being taken off the machine.
+fn nobody_would_own_it(report: &mut Report) -> Result<()> {
+    if executable_is_gone() {
+        report.warnings.push(removed());
+        return Ok(());
+    }
+    let what = "the package of edgeallow is being removed from this machine, so nothing was applied";
+    let hint = format!("if it stays installed, delete {}, which its removal has left behind", lock::LEAVING);
+    Err(Error::new(ErrorKind::Locked, what).hint(hint))
+}
+
+/// The warning of a run whose program was removed before it could begin.
+#[must_use]
+pub fn removed() -> Warning {
+    let what = "edgeallow was removed from this machine while this run waited, so nothing was done";
+    Warning::new(NOTHING_APPLIED, what)
 }
 
 /// What became of a backend, for the state.

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 pub(crate) use self::story::TARGET as TOLD;
 
 use self::hooks::{Events, Manner};
-use crate::{config::Config, host::signals::Leaving, report::Report};
+use crate::{config::Config, engine::lock, host::signals::Leaving, report::Report};
 
 /// What is known of a run besides its report.
 pub struct Run<'a> {
@@ -68,6 +68,11 @@ pub fn after(run: &Run<'_>, report: &mut Report) {
 
 /// Writes the metrics, where somebody wants them. If that fails, there is one more warning in the report.
 pub fn measure<'a>(run: &Run<'a>, report: &mut Report) -> Option<metrics::Metrics<'a>> {
+    // Figures of a tool that is being removed would be an alert for ever. The removal's own run leaves its package's script
+    // a file to delete.
+    if report.command != "remove" && lock::is_leaving() {
+        return None;
+    }
     let file = run.metrics.or_else(|| {
         // What the configuration names is fed by runs that act; a look by somebody else must not need root for it.
         let config = run.config.filter(|_| !report.dry_run)?;

@@ -14,7 +14,7 @@ use super::told;
 use crate::{
     conformance::{Kind as _, nftables::WITH_INCLUDE},
     lab::{EDGE4, Lab, Reach},
-    run::{remove, sync},
+    run::{remove, sync, try_sync},
 };
 
 /// A copy of the program, which a test may take away.
@@ -122,4 +122,29 @@ fn a_run_whose_program_was_removed_while_it_waited_does_nothing_and_one_that_was
     assert_eq!((told(&report), &report["changed"]), (vec!["nothing-applied"], &false.into()), "{report:#}");
     assert!(everything.iter().all(|path| !lab.exists(path)), "something came back");
     assert_ne!(lab.connect(EDGE4, 443), Reach::Accepted);
+}
+
+#[test]
+fn nothing_comes_back_while_a_package_takes_edgeallow_out() {
+    const MARK: &str = "/run/edgeallow.leaving";
+    let lab = applied();
+    let rules = lab.rules();
+    lab.write_file(MARK, "");
+    remove(&lab, &[]);
+    let bare = lab.rules();
+    assert_ne!(bare, rules);
+    // Nothing was applied when they began, so that nothing else holds them back.
+    for more in [&["--metrics", "/run/own.prom"][..], &["--restore"], &["--random-delay", "1"]] {
+        let report = try_sync(&lab, more).expect(75).json();
+        assert_eq!((&report["error"]["kind"], &report["changed"]), (&"locked".into(), &false.into()), "{report:#}");
+        assert!(report["error"]["hint"].as_str().is_some_and(|hint| hint.contains(MARK)), "{report:#}");
+        assert_eq!(lab.rules(), bare);
+    }
+    assert!(!lab.exists("/run/own.prom"), "nobody looks after these figures any more");
+    // Whoever only asks is told.
+    assert_eq!(sync(&lab, &["--dry-run"])["changed"], true);
+    // The package stays.
+    lab.run(["rm", MARK]);
+    sync(&lab, &[]);
+    assert_eq!(lab.rules(), rules);
 }
