@@ -303,6 +303,15 @@ fn rules_go_also_where_a_unit_cannot_be_stopped(fleet: &Fleet, untouched: &Rules
     host.write_file(SYSTEMCTL, stubborn);
     host.chmod(SYSTEMCTL, 0o755);
     let args = ["--limit", "nft1", "-e", "edgeallow_state=absent"];
+    // Nobody says where the program is: nothing is touched, and check mode says so.
+    let before = (host.rules(), host.tree(&["/etc", "/var/lib/edgeallow"]));
+    for check in [&["--check"][..], &[]] {
+        let played = site(fleet, &[&args, check, &["-e", "edgeallow_artifact="]].concat());
+        assert_eq!(played.hosts_with("failed"), ["nft1"], "{:?}", played.output);
+        assert!(played.said("edgeallow_path") && played.said("edgeallow_artifact"), "{:?}", played.output);
+        assert_eq!(host.rules(), before.0, "{:?}", played.output);
+        assert_eq!(diff(&before.1, &host.tree(&["/etc", "/var/lib/edgeallow"])), [""; 0], "{:?}", played.output);
+    }
     let played = site(fleet, &args);
     assert!(played.output.status != Some(0) && played.said("it stays"), "{:?}", played.output);
     assert_eq!(host.rules(), *untouched, "{:?}", played.output);
@@ -323,6 +332,15 @@ fn absent_leaves_nothing(fleet: &Fleet, untouched: &[Rules]) {
         let own = if file.contains("other") { "other" } else { "edgeallow" };
         host.write_file(file, format!("# HELP {own}_x\n"));
     }
+    // What systemd makes for the units. On the second host it isn't theirs alone.
+    const BESIDE: &str = "/etc/systemd/system/nftables.service.d";
+    const FETCHED: [&str; 2] = ["/var/lib/private/edgeallow-fetch", "/var/lib/edgeallow-fetch"];
+    for name in ["nft1", "ufw2"] {
+        let host = fleet.host(name);
+        host.run(["mkdir", "-p", BESIDE, FETCHED[0]]);
+        host.run(["ln", "-s", "private/edgeallow-fetch", FETCHED[1]]);
+    }
+    fleet.host("ufw2").write_file(&format!("{BESIDE}/own.conf"), "[Unit]\n");
     let played = site(fleet, &["-e", "edgeallow_state=absent"]);
     played.expect_all_changed();
     for (name, file) in places {
@@ -334,7 +352,12 @@ fn absent_leaves_nothing(fleet: &Fleet, untouched: &[Rules]) {
             assert!(!lab.exists(path), "{path} is left on {name}: {:?}", played.output);
         }
     }
-    assert!(!fleet.host("nft1").exists("/usr/local/bin/edgeallow"));
+    let [first, second] = ["nft1", "ufw2"].map(|name| fleet.host(name));
+    assert!(!first.exists("/usr/local/bin/edgeallow"));
+    assert!(!first.exists(BESIDE) && second.exists(&format!("{BESIDE}/own.conf")), "{:?}", played.output);
+    for path in FETCHED {
+        assert!(!first.exists(path) && !second.exists(path), "{path} is left: {:?}", played.output);
+    }
 }
 
 /// Writes a list on the controller, and returns the variable that makes the playbook read it.

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 import unittest
 
 sys.dont_write_bytecode = True
@@ -145,6 +146,53 @@ class Arguments(unittest.TestCase):
         self.assertEqual(self.arguments(config="/c", state="absent", **options), common + ["remove"] + ufw)
         verify = common + ["verify"] + trust + ["--port", "443"]
         self.assertEqual(self.arguments(config="/c", state="verified", **options), verify)
+
+
+class NotInstalled(unittest.TestCase):
+    """What a host without the program is told."""
+
+    def end(self, state, check_mode, state_dir):
+        """How the module ends: with which call, and with what."""
+        ended = []
+
+        class Ended(Exception):
+            """Both calls end the module."""
+
+        def end(how):
+            def call(**words):
+                ended.append((how, words))
+                raise Ended
+
+            return call
+
+        class Module:
+            """What the module asks of Ansible here."""
+
+        Module.params = dict(DEFAULTS, state=state, state_dir=state_dir, executable="/opt/edgeallow")
+        Module.check_mode = check_mode
+        Module.warn = staticmethod(lambda words: None)
+        Module.exit_json, Module.fail_json = staticmethod(end("exit")), staticmethod(end("fail"))
+        self.assertRaises(Ended, MODULE.not_installed, Module)
+        return ended[0]
+
+    def test_check_mode_fails_where_the_run_would(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "state.json")
+            for content, how in [
+                (None, "exit"),
+                ('{"schema": 1, "backends": {}}', "exit"),
+                ('{"schema": 1, "backends": {"nftables": {}}}', "fail"),
+                ("garbage", "fail"),
+            ]:
+                if content is not None:
+                    with open(path, "w") as stream:
+                        stream.write(content)
+                for check_mode in (False, True):
+                    self.assertEqual(self.end("absent", check_mode, folder)[0], how, content)
+            self.assertIn("edgeallow_artifact", self.end("absent", True, folder)[1]["msg"])
+            # What the role will install by then.
+            self.assertEqual(self.end("present", True, folder), ("exit", {"changed": True}))
+            self.assertEqual(self.end("present", False, folder)[0], "fail")
 
 
 if __name__ == "__main__":

@@ -339,12 +339,32 @@ def result_of(rc, stdout, stderr, want_diff):
     return result, warnings
 
 
+def counts_as_applied(state_dir):
+    """Whether what edgeallow remembers says that there are rules of its own; so does what can't be read."""
+    path = os.path.join(state_dir, "state.json")
+    if not os.path.lexists(path):
+        return False
+    try:
+        with open(path, "rb") as stream:
+            state = json.loads(stream.read().decode("utf-8"))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(state, dict) or bool(state.get("backends", True))
+
+
 def not_installed(module):
     """What to say where the program isn't there."""
     executable = module.params["executable"]
-    remembered = module.params["state_dir"] or STATE_DIR
-    if module.params["state"] == "absent" and not os.path.exists(os.path.join(remembered, "state.json")):
-        module.exit_json(changed=False, msg="edgeallow isn't installed and has left nothing behind")
+    if module.params["state"] == "absent":
+        state_dir = module.params["state_dir"] or STATE_DIR
+        if not counts_as_applied(state_dir):
+            module.exit_json(changed=False, msg="edgeallow isn't installed and has left nothing behind")
+        # In check mode too: it would fail.
+        module.fail_json(
+            msg="{0} isn't installed here, but by {1} there are rules of edgeallow's on this host, which only the program "
+            "can take out: say where it is, in the role by edgeallow_path, or by the edgeallow_artifact that the host "
+            "was installed from".format(executable, state_dir)
+        )
     if module.check_mode:
         module.warn("{0} isn't installed here yet, so what it would change can't be shown".format(executable))
         module.exit_json(changed=module.params["state"] != "verified")
