@@ -104,7 +104,7 @@ mod tests {
             "sudo edgeallow doctor",
             "sysctl net.core.somaxconn",
             "curl -si 'http://192.0.2.1/?a && b'",
-            "${EDITOR:-vi} +7 /home/shop/public_html/.htaccess",
+            "${EDITOR:-vi} +7 /srv/shop/.htaccess",
             "grep -rnE '^\\s*listen' /etc/nginx",
         ] {
             assert_eq!(prefixed(plain), plain);
