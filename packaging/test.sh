@@ -113,7 +113,7 @@ check 'changelog and Cargo.toml name the same version' \
 for binary in /mnt/deb/usr/bin/edgeallow /mnt/rpm/usr/bin/edgeallow /mnt/tar/bin/edgeallow; do
     check 'the binary has the right mode' test "$(stat -c %a "$binary")" = 755
     # The aim was 6 MB, before there was a doctor; this notices when it grows again (docs/benchmarks.md).
-    check 'the binary is at most 8.75 MB' test "$(stat -c %s "$binary")" -le 8750000
+    check 'the binary is at most 9 MB' test "$(stat -c %s "$binary")" -le 9000000
     check 'the binary lists its crates' sh -c "readelf -SW '$binary' | grep -q '\.dep-v0'"
     check_not 'the binary names no folder of the machine that made it' grep -qaE "$PWD|$HOME/" "$binary"
 done
