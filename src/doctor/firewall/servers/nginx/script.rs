@@ -183,7 +183,7 @@ impl<'s> Script<'s> {
                     }
                 }
                 Step::Return(answer) => {
-                    let status = answer.value().parse().ok().filter(|s| *s >= ERRORS && !self.softened.contains(s));
+                    let status = error(answer).filter(|s| !self.softened.contains(s));
                     return Flow::End(match (within.filter(|(test, _)| test.about), status) {
                         (_, None) => End::Sent,
                         (None, Some(_)) => End::Error,
@@ -270,10 +270,14 @@ impl State<'_> {
     }
 }
 
+/// The status of a `return`, where it is an error.
+fn error(answer: &Directive) -> Option<u16> {
+    answer.value().parse().ok().filter(|status| *status >= ERRORS)
+}
+
 /// Whether a step refuses somebody by the address.
 fn may_refuse(step: &Step<'_>) -> bool {
-    let refuses =
-        |step: &Step<'_>| matches!(step, Step::Return(d) if d.value().parse::<u16>().is_ok_and(|s| s >= ERRORS));
+    let refuses = |step: &Step<'_>| matches!(step, Step::Return(answer) if error(answer).is_some());
     matches!(step, Step::If(test, inner) if test.about && inner.iter().any(refuses))
 }
 
@@ -328,15 +332,14 @@ impl<'s> Test<'s> {
             words.pop();
         }
         let about = words.iter().any(|word| tables.is_about(word));
-        let pattern = |text: &str, nocase| Pattern::new(text, nocase);
         let how = match words.get(1..).unwrap_or_default() {
             [] => How::Set,
             ["=", text] => How::Is(true, (*text).to_owned()),
             ["!=", text] => How::Is(false, (*text).to_owned()),
-            ["~", text] => How::Has(true, pattern(text, false)),
-            ["~*", text] => How::Has(true, pattern(text, true)),
-            ["!~", text] => How::Has(false, pattern(text, false)),
-            ["!~*", text] => How::Has(false, pattern(text, true)),
+            ["~", text] => How::Has(true, Pattern::new(text, false)),
+            ["~*", text] => How::Has(true, Pattern::new(text, true)),
+            ["!~", text] => How::Has(false, Pattern::new(text, false)),
+            ["!~*", text] => How::Has(false, Pattern::new(text, true)),
             _ => How::Unknown,
         };
         let of = words.first().and_then(|word| word.strip_prefix('$'));
